@@ -1,0 +1,231 @@
+"""Choose positions and mask them, as the official code does or as a per-token coin.
+
+The official rule (``pretrain_helpers.mask`` of google-research/electra): in a sequence with n real
+tokens, [CLS] and [SEP] counted, inside a length of L,
+
+    k = max(1, min(int((p + 0.005) L), round(p n)))
+
+positions are chosen among those that hold an ordinary token. Of the chosen ones 85 % are
+overwritten by [MASK]; the rest stay visible, and the generator must predict them all the same. The
+official code draws with replacement, so that some positions are drawn twice; here they are drawn
+without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""Label of the positions that take no part in the loss: PyTorch's cross-entropy skips it."""
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The ids that masking must know: what to write, and what to leave alone."""
+
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any) -> SpecialIds:
+        """Read the ids from a transformers tokenizer.
+
+        Raises:
+            ValueError: if the tokenizer lacks one of the four tokens.
+        """
+        ids = {
+            name: getattr(tokenizer, f"{name}_token_id", None)
+            for name in ("pad", "cls", "sep", "mask")
+        }
+        missing = [f"[{name.upper()}]" for name, value in ids.items() if value is None]
+        if missing:
+            raise ValueError(
+                f"the tokenizer has no {', '.join(missing)} token: masking needs [PAD], [CLS], "
+                "[SEP] and [MASK]; choose a BERT-style tokenizer."
+            )
+        return cls(**ids)
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """One masked batch; every tensor is ``(batch, seq_len)``.
+
+    Attributes:
+        input_ids: x^masked, the tokens with [MASK] written over most of the chosen positions.
+        attention_mask: 1 at real tokens, 0 at padding.
+        labels: the original token at the chosen positions, -100 everywhere else.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+    @property
+    def chosen(self) -> Tensor:
+        """The chosen positions, ``(batch, seq_len)``, boolean: the paper's m."""
+        return self.labels != IGNORED
+
+    @property
+    def original_ids(self) -> Tensor:
+        """The tokens before masking, ``(batch, seq_len)``: the paper's x."""
+        return torch.where(self.chosen, self.labels, self.input_ids)
+
+
+def number_to_mask(lengths: Tensor, sequence_length: int, mask_probability: float) -> Tensor:
+    """Return how many positions the official code chooses in each sequence, ``(batch,)``.
+
+    Args:
+        lengths: real tokens of each sequence, [CLS] and [SEP] included, ``(batch,)``.
+        sequence_length: L, the length that the sequences are padded to.
+        mask_probability: p.
+    """
+    at_most = int((mask_probability + 0.005) * sequence_length)
+    # float64, and round half to even, as Python's and TensorFlow's round do
+    wanted = torch.round(lengths.double() * mask_probability).long()
+    return wanted.clamp(max=at_most).clamp(min=1)
+
+
+def choose_positions(
+    candidates: Tensor, counts: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Choose ``counts[i]`` of the candidates of row i, uniformly and without replacement.
+
+    Every candidate gets a random number; the k largest of a row win. A row with fewer candidates
+    than its count gives all it has.
+
+    Args:
+        candidates: positions that may be chosen, ``(batch, seq_len)``, boolean.
+        counts: how many to choose, ``(batch,)``.
+        generator: source of randomness.
+
+    Returns:
+        The chosen positions, ``(batch, seq_len)``, boolean.
+    """
+    score = torch.rand(candidates.shape, generator=generator, device=candidates.device)
+    score = score.masked_fill(~candidates, -1.0)
+    most = int(counts.max()) if counts.numel() else 0
+    top = score.topk(min(most, score.shape[1]), dim=1)
+    ranks = torch.arange(top.indices.shape[1], device=candidates.device)
+    wins = (ranks < counts[:, None]) & (top.values >= 0)
+    return torch.zeros_like(candidates).scatter(1, top.indices, wins)
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    *,
+    special_ids: SpecialIds,
+    mask_probability: float = 0.15,
+    method: str = "exact",
+    mask_token_probability: float = 0.85,
+    generator: torch.Generator | None = None,
+) -> MaskedBatch:
+    """Mask a batch of token ids.
+
+    [CLS], [SEP], [MASK] and padding are never chosen; [UNK] may be, as in the official code.
+
+    Args:
+        input_ids: x, the original tokens, ``(batch, seq_len)``.
+        special_ids: the ids of the special tokens.
+        mask_probability: p, the share of real tokens to choose (paper: 0.15; Large: 0.25).
+        method: ``"exact"``, the official count in every sequence, or ``"coin"``: each candidate is
+            chosen with probability p, independently.
+        mask_token_probability: share of the chosen positions that become [MASK] (official: 0.85).
+        generator: source of randomness; give one, seeded, to repeat a masking.
+
+    Raises:
+        ValueError: if ``input_ids`` is not a matrix, a probability lies outside [0, 1], or the
+            method is unknown.
+    """
+    if input_ids.dim() != 2:
+        raise ValueError(
+            f"input_ids must have the shape (batch, seq_len), not {tuple(input_ids.shape)}: "
+            "add a batch dimension or stack the sequences."
+        )
+    for name, value in (
+        ("mask_probability", mask_probability),
+        ("mask_token_probability", mask_token_probability),
+    ):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is a probability between 0 and 1, not {value!r}.")
+
+    input_ids = input_ids.long()
+    real = input_ids != special_ids.pad
+    candidates = real.clone()
+    for special in (special_ids.cls, special_ids.sep, special_ids.mask):
+        candidates &= input_ids != special
+
+    if method == "exact":
+        counts = number_to_mask(real.sum(1), input_ids.shape[1], mask_probability)
+        chosen = choose_positions(candidates, counts, generator)
+    elif method == "coin":
+        coin = torch.rand(input_ids.shape, generator=generator, device=input_ids.device)
+        chosen = candidates & (coin < mask_probability)
+    else:
+        raise ValueError(f"unknown masking method {method!r}: choose 'exact' or 'coin'.")
+
+    hide = torch.rand(input_ids.shape, generator=generator, device=input_ids.device)
+    hidden = chosen & (hide < mask_token_probability)
+    return MaskedBatch(
+        input_ids=input_ids.masked_fill(hidden, special_ids.mask),
+        attention_mask=real.long(),
+        labels=input_ids.masked_fill(~chosen, IGNORED),
+    )
+
+
+class MaskingCollator:
+    """Turn a list of segments into a masked batch: a ``collate_fn`` for a ``DataLoader``.
+
+    Masking is dynamic: each call masks anew. The randomness is the collator's own and seeded, so
+    that the same segments in the same order are masked the same way.
+
+    Args:
+        tokenizer: a tokenizer with [PAD], [CLS], [SEP] and [MASK].
+        mask_probability: see :func:`mask_tokens`.
+        method: see :func:`mask_tokens`.
+        mask_token_probability: see :func:`mask_tokens`.
+        seed: where the randomness starts.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        mask_probability: float = 0.15,
+        method: str = "exact",
+        mask_token_probability: float = 0.85,
+        seed: int = 0,
+    ) -> None:
+        self.special_ids = SpecialIds.from_tokenizer(tokenizer)
+        self.mask_probability = mask_probability
+        self.method = method
+        self.mask_token_probability = mask_token_probability
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self, rows: Sequence[Mapping[str, Any] | Sequence[int] | Tensor]
+    ) -> dict[str, Tensor]:
+        """Pad the rows to the longest of them, mask, and return the model's arguments."""
+        sequences = [row["input_ids"] if isinstance(row, Mapping) else row for row in rows]
+        tensors = [torch.as_tensor(sequence).long() for sequence in sequences]
+        input_ids = torch.nn.utils.rnn.pad_sequence(
+            tensors, batch_first=True, padding_value=self.special_ids.pad
+        )
+        masked = mask_tokens(
+            input_ids,
+            special_ids=self.special_ids,
+            mask_probability=self.mask_probability,
+            method=self.method,
+            mask_token_probability=self.mask_token_probability,
+            generator=self.generator,
+        )
+        return {
+            "input_ids": masked.input_ids,
+            "attention_mask": masked.attention_mask,
+            "labels": masked.labels,
+        }
