@@ -1,0 +1,220 @@
+"""Measures of the field, through scikit-learn where it has them.
+
+Arguments may be lists, NumPy arrays or torch tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn import metrics as sklearn_metrics
+
+
+def discriminator_metrics(
+    scores: ArrayLike, is_replaced: ArrayLike, attention_mask: ArrayLike
+) -> dict[str, float]:
+    """How well a discriminator finds replaced tokens, over all tokens that are not padding.
+
+    All three have one shape, for instance (batch, seq_len). `scores` are logits: a token counts as
+    called replaced where its logit is above 0, a probability above one half. AUC asks for no
+    threshold: it is the probability that a replaced token scores above an original one. Where all
+    tokens are of one kind it does not exist and is NaN.
+
+    Returns:
+        auc, precision, recall, accuracy, and base_rate, the share of replaced tokens; 1 - base_rate
+        is the accuracy of calling every token original.
+
+    Raises:
+        ValueError: if the shapes differ or no token is left.
+    """
+    shapes = {np.shape(values) for values in (scores, is_replaced, attention_mask)}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"scores, is_replaced and attention_mask have shapes {sorted(shapes)}; "
+            "give three of one shape."
+        )
+    real = _array(attention_mask).astype(bool)
+    logits = _array(scores).astype(np.float64)[real]
+    replaced = _array(is_replaced).astype(bool)[real]
+    if not replaced.size:
+        raise ValueError("There is no token to measure; attention_mask is 0 everywhere.")
+    called = logits > 0
+    both = bool(replaced.any() and not replaced.all())
+    return {
+        "auc": float(sklearn_metrics.roc_auc_score(replaced, logits)) if both else float("nan"),
+        "precision": float(sklearn_metrics.precision_score(replaced, called, zero_division=0)),
+        "recall": float(sklearn_metrics.recall_score(replaced, called, zero_division=0)),
+        "accuracy": float((called == replaced).mean()),
+        "base_rate": float(replaced.mean()),
+    }
+
+
+def unigram_entropy(token_ids: ArrayLike, ignore_ids: Sequence[int] = ()) -> float:
+    """The entropy, in nats, of how often each token occurs, leaving out `ignore_ids`.
+
+    A generator that knows frequencies and no context cannot have a lower loss on this text.
+
+    Raises:
+        ValueError: if no token is left.
+    """
+    tokens = _array(token_ids).ravel()
+    tokens = tokens[~np.isin(tokens, list(ignore_ids))]
+    if not tokens.size:
+        raise ValueError("There is no token to count; give text, or ignore fewer ids.")
+    shares = np.unique(tokens, return_counts=True)[1] / tokens.size
+    return float(-(shares * np.log(shares)).sum())
+
+
+def masked_accuracy(logits: ArrayLike, labels: ArrayLike, ignore_index: int = -100) -> float:
+    """Share of the masked positions whose most likely token is the original one.
+
+    `logits` has shape (..., vocabulary), `labels` the same without the last dimension and
+    `ignore_index` wherever nothing was masked.
+
+    Raises:
+        ValueError: if the shapes do not fit or nothing was masked.
+    """
+    best = _array(logits).argmax(axis=-1)
+    targets = _array(labels)
+    if best.shape != targets.shape:
+        raise ValueError(
+            f"logits for {best.shape} positions do not fit labels of shape {targets.shape}."
+        )
+    masked = targets != ignore_index
+    if not masked.any():
+        raise ValueError(f"No position is masked; every label is {ignore_index}.")
+    return float((best == targets)[masked].mean())
+
+
+def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Share of `predictions` that equal `labels`."""
+    return float((_array(labels) == _array(predictions)).mean())
+
+
+def macro_f1(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """The mean over the classes of F1; a class that occurs in neither argument is left out."""
+    return float(
+        sklearn_metrics.f1_score(
+            _array(labels), _array(predictions), average="macro", zero_division=0
+        )
+    )
+
+
+def matthews_correlation(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Correlation between labels and predictions, the measure of CoLA; 0 is chance."""
+    return float(sklearn_metrics.matthews_corrcoef(_array(labels), _array(predictions)))
+
+
+def classification_metrics(
+    labels: ArrayLike, predictions: ArrayLike, label_names: Sequence[str]
+) -> dict[str, Any]:
+    """accuracy, macro_f1, matthews, and per_label: name -> precision, recall, f1, support.
+
+    Raises:
+        ValueError: if there is nothing to measure, or a label lies outside `label_names`.
+    """
+    known, called = _checked_labels(labels, predictions, label_names)
+    columns = sklearn_metrics.precision_recall_fscore_support(
+        known, called, labels=range(len(label_names)), zero_division=0
+    )
+    keys = ("precision", "recall", "f1", "support")
+    per_label = {
+        name: {key: column[i].item() for key, column in zip(keys, columns, strict=True)}
+        for i, name in enumerate(label_names)
+    }
+    return {
+        "accuracy": accuracy(known, called),
+        "macro_f1": float(np.mean([row["f1"] for row in per_label.values()])),
+        "matthews": matthews_correlation(known, called),
+        "per_label": per_label,
+    }
+
+
+def classification_report(
+    labels: ArrayLike, predictions: ArrayLike, label_names: Sequence[str], digits: int = 2
+) -> str:
+    """scikit-learn's table of precision, recall and F1, with a row for every one of the labels."""
+    known, called = _checked_labels(labels, predictions, label_names)
+    return str(
+        sklearn_metrics.classification_report(
+            known,
+            called,
+            labels=range(len(label_names)),
+            target_names=list(label_names),
+            digits=digits,
+            zero_division=0,
+        )
+    )
+
+
+def confusion_matrix(
+    labels: ArrayLike, predictions: ArrayLike, label_names: Sequence[str]
+) -> np.ndarray:
+    """Counts of shape (labels, labels): the row is the true label, the column the predicted one."""
+    known, called = _checked_labels(labels, predictions, label_names)
+    return sklearn_metrics.confusion_matrix(known, called, labels=range(len(label_names)))
+
+
+def bootstrap_interval(
+    metric: Callable[[np.ndarray, np.ndarray], float],
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap: between which values the metric falls for test sets like this one.
+
+    The items are drawn again with replacement `resamples` times. The interval holds the chance of
+    having drawn these test items, not the spread over training seeds.
+
+    Raises:
+        ValueError: if the lengths differ, there is nothing to draw, or a setting makes no sense.
+    """
+    known, called = _array(labels), _array(predictions)
+    if known.shape[:1] != called.shape[:1] or not len(known):
+        raise ValueError(
+            f"There are {len(known)} labels and {len(called)} predictions; give as many of both, "
+            "and at least one."
+        )
+    if not 0 < confidence < 1 or resamples < 1:
+        raise ValueError(
+            f"confidence must lie between 0 and 1 and resamples be at least 1, not {confidence} "
+            f"and {resamples}."
+        )
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(len(known), size=(resamples, len(known)))
+    values = [metric(known[row], called[row]) for row in rows]
+    outside = (1 - confidence) / 2
+    low, high = np.quantile(values, [outside, 1 - outside])
+    return float(low), float(high)
+
+
+def _array(values: Any) -> np.ndarray:
+    """`values` as NumPy sees them; a tensor may need gradients, lie on a GPU or be in bf16."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    return np.asarray(values)
+
+
+def _checked_labels(
+    labels: ArrayLike, predictions: ArrayLike, label_names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    known, called = _array(labels), _array(predictions)
+    if known.shape != called.shape or known.ndim != 1 or not known.size:
+        raise ValueError(
+            f"labels and predictions have shapes {known.shape} and {called.shape}; give two lists "
+            "of one length, at least 1."
+        )
+    lowest, highest = min(known.min(), called.min()), max(known.max(), called.max())
+    if lowest < 0 or highest >= len(label_names):
+        raise ValueError(
+            f"Labels reach from {lowest} to {highest}, but there are {len(label_names)} label "
+            f"names: use 0 to {len(label_names) - 1}."
+        )
+    return known, called

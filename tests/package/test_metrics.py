@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from electra_tutorial import metrics
+
+
+def test_discriminator_metrics_by_hand() -> None:
+    # Padding (the last column) is ignored. Replaced: 2.0 and -1.0; original: -2.0, 1.0, -3.0, -1.5.
+    scores = torch.tensor([[2.0, -2.0, 1.0, 9.0], [-1.0, -3.0, -1.5, 9.0]])
+    replaced = torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0]])
+    measured = metrics.discriminator_metrics(scores, replaced, mask)
+    # 8 pairs of a replaced and an original token; only (-1.0, 1.0) is in the wrong order.
+    assert measured["auc"] == pytest.approx(7 / 8)
+    # Called replaced: 2.0 (rightly) and 1.0 (wrongly). Missed: -1.0.
+    assert measured["precision"] == pytest.approx(1 / 2)
+    assert measured["recall"] == pytest.approx(1 / 2)
+    assert measured["accuracy"] == pytest.approx(4 / 6)
+    assert measured["base_rate"] == pytest.approx(2 / 6)
+
+
+def test_discriminator_metrics_where_nothing_was_replaced() -> None:
+    measured = metrics.discriminator_metrics([-1.0, -2.0], [0, 0], [1, 1])
+    assert math.isnan(measured["auc"])
+    assert (measured["precision"], measured["recall"], measured["accuracy"]) == (0, 0, 1)
+
+
+def test_tensors_may_need_gradients_and_be_in_half_precision() -> None:
+    scores = torch.tensor([2.0, -1.0], dtype=torch.bfloat16, requires_grad=True)
+    assert metrics.discriminator_metrics(scores, [1, 0], [1, 1])["auc"] == 1
+
+
+def test_discriminator_metrics_refuse_bad_shapes() -> None:
+    with pytest.raises(ValueError, match="three of one shape"):
+        metrics.discriminator_metrics([1.0], [1, 0], [1, 1])
+    with pytest.raises(ValueError, match="no token to measure"):
+        metrics.discriminator_metrics([1.0], [1], [0])
+
+
+def test_unigram_entropy_by_hand() -> None:
+    # Shares 1/2, 1/4, 1/4: 1.5 bits.
+    assert metrics.unigram_entropy([7, 7, 8, 9]) == pytest.approx(1.5 * math.log(2))
+    assert metrics.unigram_entropy([[7, 7, 0], [8, 9, 0]], ignore_ids=[0]) == pytest.approx(
+        1.5 * math.log(2)
+    )
+    assert metrics.unigram_entropy(torch.tensor([3, 3, 3])) == 0
+    with pytest.raises(ValueError, match="no token to count"):
+        metrics.unigram_entropy([0, 0], ignore_ids=[0])
+
+
+def test_masked_accuracy_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 2.0], [3.0, 1.0], [0.0, 1.0]]])  # best: 1, 0, 1
+    assert metrics.masked_accuracy(logits, [[1, 1, -100]]) == 1 / 2
+    assert metrics.masked_accuracy(logits[0], [1, 0, 0]) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="No position is masked"):
+        metrics.masked_accuracy(logits, [[-100] * 3])
+    with pytest.raises(ValueError, match="do not fit"):
+        metrics.masked_accuracy(logits, [1, 1, 1])
+
+
+LABELS, PREDICTIONS, NAMES = [0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 1], ["a", "b", "c", "absent"]
+
+
+def test_classification_metrics_by_hand() -> None:
+    measured = metrics.classification_metrics(LABELS, PREDICTIONS, NAMES)
+    assert measured["accuracy"] == pytest.approx(3 / 6)
+    assert measured["per_label"]["a"] == pytest.approx(
+        {"precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3}
+    )
+    assert measured["per_label"]["b"] == pytest.approx(
+        {"precision": 1 / 3, "recall": 1 / 2, "f1": 0.4, "support": 2}
+    )
+    assert measured["per_label"]["c"]["f1"] == 0
+    assert measured["macro_f1"] == pytest.approx((0.8 + 0.4 + 0 + 0) / 4)
+    assert metrics.macro_f1(LABELS, PREDICTIONS) == pytest.approx((0.8 + 0.4 + 0) / 3)
+    assert metrics.matthews_correlation([0, 1, 0, 1], [0, 1, 0, 1]) == 1
+    assert metrics.matthews_correlation([0, 1, 0, 1], [0, 0, 1, 1]) == 0
+
+
+def test_report_and_confusion_matrix_have_a_row_for_every_label() -> None:
+    report = metrics.classification_report(LABELS, PREDICTIONS, NAMES)
+    assert all(name in report for name in NAMES)
+    assert metrics.confusion_matrix(LABELS, PREDICTIONS, NAMES[:3]).tolist() == [
+        [2, 1, 0],
+        [0, 1, 1],
+        [0, 1, 0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [([], [], "at least 1"), ([0, 1], [0], "of one length"), ([0, 4], [0, 0], "from 0 to 4")],
+)
+def test_labels_that_do_not_fit_are_refused(
+    labels: list[int], predictions: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.classification_metrics(labels, predictions, NAMES)
+
+
+def test_bootstrap_interval_matches_the_binomial_spread() -> None:
+    labels = np.zeros(400, dtype=int)
+    predictions = np.repeat([0, 1], [320, 80])  # accuracy 0.8, standard error 0.02
+    low, high = metrics.bootstrap_interval(metrics.accuracy, labels, predictions)
+    assert low == pytest.approx(0.8 - 1.96 * 0.02, abs=0.006)
+    assert high == pytest.approx(0.8 + 1.96 * 0.02, abs=0.006)
+    assert (low, high) == metrics.bootstrap_interval(metrics.accuracy, labels, predictions)
+    assert (low, high) != metrics.bootstrap_interval(
+        metrics.accuracy, labels, predictions, seed=1, resamples=100
+    )
+
+
+def test_bootstrap_interval_without_errors_is_a_point() -> None:
+    assert metrics.bootstrap_interval(metrics.accuracy, [0, 1], [0, 1]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        (([], []), {}, "at least one"),
+        (([1], [1, 0]), {}, "as many of both"),
+        (([1], [1]), {"confidence": 95}, "between 0 and 1"),
+        (([1], [1]), {"resamples": 0}, "at least 1"),
+    ],
+)
+def test_bootstrap_interval_refuses(arguments: tuple, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.bootstrap_interval(metrics.accuracy, *arguments, **settings)
