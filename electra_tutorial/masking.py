@@ -40,11 +40,14 @@ class SpecialIds:
         Raises:
             ValueError: if the tokenizer lacks one of the four tokens.
         """
-        ids = {
-            name: getattr(tokenizer, f"{name}_token_id", None)
-            for name in ("pad", "cls", "sep", "mask")
-        }
-        missing = [f"[{name.upper()}]" for name, value in ids.items() if value is None]
+        ids: dict[str, int] = {}
+        missing = []
+        for name in ("pad", "cls", "sep", "mask"):
+            token_id = getattr(tokenizer, f"{name}_token_id", None)
+            if token_id is None:
+                missing.append(f"[{name.upper()}]")
+            else:
+                ids[name] = token_id
         if missing:
             raise ValueError(
                 f"the tokenizer has no {', '.join(missing)} token: masking needs [PAD], [CLS], "
