@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import Dataset, DatasetDict
+
+from electra_tutorial import tasks
+
+SPLITS = ("train", "validation", "test")
+
+
+def write_sst2(directory: Path, **splits: list[dict[str, Any]]) -> Path:
+    """A directory laid out by hub id that holds SST-2 with the given rows."""
+    root = directory / "nyu-mll" / "glue"
+    (root / "sst2").mkdir(parents=True)
+    files = []
+    for split, rows in splits.items():
+        path = root / "sst2" / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        files.append(f"  - split: {split}\n    path: sst2/{split}.jsonl\n")
+    readme = "---\nconfigs:\n- config_name: sst2\n  data_files:\n" + "".join(files) + "---\n"
+    (root / "README.md").write_text(readme, encoding="utf-8")
+    return directory
+
+
+def rows(count: int, start: int = 0, **changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"sentence": f"sentence {i}", "label": i % 2, "idx": i} | changes
+        for i in range(start, start + count)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def isolated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Keep this machine's cache out of the tests, and its sets out of all but the mirror tests."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    if request.node.get_closest_marker("mirror") is None:
+        monkeypatch.delenv(tasks.DIRECTORY_VARIABLE, raising=False)
+
+
+def test_the_built_in_task(capsys: pytest.CaptureFixture[str]) -> None:
+    task = tasks.load_task("topics")
+    assert task.label_names == ("World", "Sports", "Business", "Sci/Tech")
+    assert (task.kind, task.text_columns, task.source) == ("classification", ("text",), "builtin")
+    for split in SPLITS:
+        data = getattr(task, split)
+        assert data.column_names == ["text", "label"]
+        assert set(Counter(data["label"])) == {0, 1, 2, 3}
+        assert data.features["label"].names == list(task.label_names)
+    line = capsys.readouterr().out
+    assert line.startswith(f"topics: {len(task.train):,} train, ")
+    assert f"from 'builtin', revision {task.revision}." in line
+    assert tasks.load_task("topics", quiet=True).revision == task.revision
+    assert capsys.readouterr().out == ""
+
+
+def test_no_text_of_the_built_in_task_stands_in_two_splits() -> None:
+    task = tasks.load_task("topics", quiet=True)
+    texts = [text for split in SPLITS for text in getattr(task, split)["text"]]
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_directory_gives_the_same_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sst2(tmp_path, train=rows(20), validation=rows(4, start=20))
+    task = tasks.load_task("sst2", source="directory", directory=tmp_path)
+    assert task.train.column_names == ["text", "label"]
+    assert (len(task.train), len(task.validation), len(task.test)) == (18, 2, 4)
+    assert task.test["text"][0] == "sentence 20"  # GLUE's validation split
+    assert set(task.train["text"]) | set(task.validation["text"]) == {
+        f"sentence {i}" for i in range(20)
+    }
+    out, err = capsys.readouterr()
+    assert "18 train, 2 validation, 4 test" in out
+    assert str(tmp_path) not in out
+    assert err == ""
+
+
+def test_the_variable_names_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sst2(tmp_path, train=rows(20), validation=rows(4))
+    monkeypatch.setenv(tasks.DIRECTORY_VARIABLE, str(tmp_path))
+    assert len(tasks.load_task("sst2", source="directory", quiet=True).test) == 4
+
+
+def test_the_held_out_rows_do_not_depend_on_the_order_of_the_rows() -> None:
+    texts = [f"text {i // 2}" for i in range(100)]  # each twice
+    columns = {"text": texts, "label": list(range(100))}
+    train, held = tasks._hold_out(columns)
+    backwards = tasks._hold_out({key: column[::-1] for key, column in columns.items()})[1]
+    assert sorted(held["label"]) == sorted(backwards["label"])
+    assert len(held["text"]) == 10
+    assert not set(held["text"]) & set(train["text"])
+    with pytest.raises(ValueError, match="single text"):
+        tasks._hold_out({"text": ["a", "a"], "label": [0, 1]})
+
+
+def test_pairs_have_a_second_text_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
+    received = DatasetDict({split: Dataset.from_dict(columns) for split in SPLITS})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: received)
+    task = tasks.load_task("rte", source="hub", quiet=True)
+    assert task.text_columns == ("text", "text_pair")
+    assert task.test.column_names == ["text", "text_pair", "label"]
+    assert task.test[0] == {"text": "a", "text_pair": "c", "label": 0}
+
+
+def test_the_hub_revision_that_was_received_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    split.info.download_checksums = {f"hf://datasets/fancyzhx/ag_news@{'0a' * 20}/a.parquet": {}}
+    asked = []
+
+    def load(*arguments: object) -> DatasetDict:
+        asked.append(arguments)
+        return DatasetDict(train=split, test=split)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert tasks.load_task("ag_news", source="hub").revision == "0a" * 20
+    assert asked == [("fancyzhx/ag_news", None)]
+    assert f"from 'hub', revision {'0a' * 20}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Couldn't reach 'fancyzhx/ag_news' on the Hub"),
+        datasets.exceptions.DatasetNotFoundError("Dataset doesn't exist on the Hub"),
+        RuntimeError("Dataset scripts are no longer supported\nsecond line"),
+    ],
+)
+def test_a_hub_that_does_not_answer(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(ConnectionError, match=r"Hub|scripts") as caught:
+        tasks.load_task("ag_news", source="hub")
+    assert "source='directory'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ag-news",), "Unknown task 'ag-news': choose one of topics, ag_news"),
+        (("topics", "internet"), "Unknown source 'internet': choose one of builtin"),
+        (("sst2",), "not there from source 'builtin': use source='directory' or 'hub'"),
+        (("topics", "hub"), "not there from source 'hub': use source='builtin'"),
+    ],
+)
+def test_unknown_names_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tasks.load_task(*arguments)
+
+
+def test_no_directory_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="set the environment variable ELECTRA_TUTORIAL"):
+        tasks.load_task("sst2", source="directory")
+
+
+def test_the_directory_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no directory .*nyu-mll"):
+        tasks.load_task("sst2", source="directory", directory=tmp_path)
+
+
+def test_the_directory_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "nyu-mll" / "glue").mkdir(parents=True)
+    with pytest.raises(ValueError, match="datasets cannot read task 'sst2'"):
+        tasks.load_task("sst2", source="directory", directory=tmp_path)
+
+
+def test_the_splits_in_the_directory_contradict_each_other(tmp_path: Path) -> None:
+    write_sst2(tmp_path, train=[{"words": "a", "label": 0}], validation=rows(2))
+    with pytest.raises(ValueError, match="datasets cannot read task 'sst2'"):
+        tasks.load_task("sst2", source="directory", directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": rows(4)}, "no split 'validation', only train"),
+        (
+            {split: [{"words": "a", "label": 0}] for split in ("train", "validation")},
+            "lacks the column sentence; it has words, label",
+        ),
+        ({"train": rows(4), "validation": rows(4, label=2)}, "has the label 2; expected .* 0 to 1"),
+        ({"train": rows(4, label=-1), "validation": rows(4)}, "-1 marks a hidden label"),
+        ({"train": rows(4, label="bad"), "validation": rows(4)}, "has the label 'bad'"),
+        ({"train": rows(4, label=0.5), "validation": rows(4)}, "has the label 0.5"),
+    ],
+)
+def test_bad_rows_are_refused(
+    tmp_path: Path, splits: dict[str, list[dict[str, Any]]], message: str
+) -> None:
+    write_sst2(tmp_path, **splits)
+    with pytest.raises(ValueError, match=message):
+        tasks.load_task("sst2", source="directory", directory=tmp_path)
+
+
+def test_an_empty_split_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    received = DatasetDict(train=full, test=full.select([]))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: received)
+    with pytest.raises(ValueError, match="Split 'test' of task 'ag_news' is empty"):
+        tasks.load_task("ag_news", source="hub")
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize(
+    ("name", "train", "validation", "test"),
+    [
+        ("ag_news", 15_556, 1_728, 7_600),
+        ("sst2", 65_349, 2_000, 872),
+        ("cola", 7_696, 855, 1_043),
+        ("mrpc", 3_301, 367, 408),
+        ("rte", 2_241, 249, 277),
+    ],
+)
+def test_real_sets_in_a_hub_directory(name: str, train: int, validation: int, test: int) -> None:
+    task = tasks.load_task(name, source="directory", quiet=True)
+    sizes = (len(task.train), len(task.validation), len(task.test))
+    # The carved validation may hold a few rows more: rows with the same text stay together.
+    assert sizes == pytest.approx((train, validation, test), abs=5)
+    assert sum(sizes) == train + validation + test
+    shares = [Counter(split["label"]) for split in (task.train, task.validation, task.test)]
+    assert all(set(share) == set(range(len(task.label_names))) for share in shares)
+    for split in (task.train, task.validation):
+        share = Counter(split["label"])[1] / len(split)
+        assert share == pytest.approx(Counter(task.train["label"])[1] / len(task.train), abs=0.06)
