@@ -187,8 +187,10 @@ def bootstrap_interval(
             f"and {resamples}."
         )
     generator = np.random.default_rng(seed)
-    rows = generator.integers(len(known), size=(resamples, len(known)))
-    values = [metric(known[row], called[row]) for row in rows]
+    values = []
+    for _ in range(resamples):
+        row = generator.integers(len(known), size=len(known))
+        values.append(metric(known[row], called[row]))
     outside = (1 - confidence) / 2
     low, high = np.quantile(values, [outside, 1 - outside])
     return float(low), float(high)

@@ -1,0 +1,615 @@
+"""Fine-tuning: put a small head on a pre-trained discriminator and train all of it on labels.
+
+One loop on Accelerate, to be read top to bottom; the settings are those of the paper's table 7
+(`FineTuningConfig`). As the paper says, and unlike the released code, the top layer learns at
+learning_rate * decay: the code counts one level too many and gives it decay squared.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from datasets import Dataset
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Sampler
+from tqdm.auto import tqdm
+from transformers import AutoConfig, ElectraForSequenceClassification
+
+from electra_tutorial import environment
+from electra_tutorial.config import FineTuningConfig
+from electra_tutorial.metrics import (
+    accuracy,
+    bootstrap_interval,
+    classification_metrics,
+    classification_report,
+    confusion_matrix,
+)
+from electra_tutorial.modeling import no_progress_bars
+from electra_tutorial.tasks import Task
+from electra_tutorial.tokenization import load_tokenizer
+from electra_tutorial.training import learning_rate_factor
+
+Encoded = dict[str, list[int]]  # input_ids, token_type_ids, attention_mask of one item
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier said about labelled items, in their order.
+
+    Attributes:
+        labels, predictions: numbers of the classes, each of shape (items,).
+        probabilities: of shape (items, classes).
+        metrics: accuracy, accuracy_interval (95 %, bootstrap over the items), macro_f1, matthews,
+            loss (the mean of -log of the true class's probability), per_label.
+        label_names: the names of the classes.
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    metrics: dict[str, Any]
+    label_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Any, probabilities: Any, label_names: Sequence[str]) -> Evaluation:
+        """Evaluate `probabilities` (items, classes) against `labels` (items,)."""
+        known, shares = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+        called = shares.argmax(axis=1)
+        measured = classification_metrics(known, called, label_names)
+        measured["accuracy_interval"] = bootstrap_interval(accuracy, known, called)
+        # The floor keeps the loss finite where a probability is rounded to 0.
+        truth = np.clip(shares[np.arange(len(known)), known], 1e-12, None)
+        measured["loss"] = float(-np.log(truth).mean())
+        return cls(known, called, shares, measured, tuple(label_names))
+
+    @property
+    def report(self) -> str:
+        """scikit-learn's table of precision, recall and F1."""
+        return classification_report(self.labels, self.predictions, self.label_names)
+
+    @property
+    def confusion_matrix(self) -> np.ndarray:
+        """Counts of shape (classes, classes): the row is the true class."""
+        return confusion_matrix(self.labels, self.predictions, self.label_names)
+
+    def interval(
+        self, metric: Callable[[Any, Any], float] = accuracy, **settings: Any
+    ) -> tuple[float, float]:
+        """Bootstrap interval of any metric of labels and predictions."""
+        return bootstrap_interval(metric, self.labels, self.predictions, **settings)
+
+
+@dataclass(frozen=True)
+class FineTuningResult:
+    """What `fine_tune()` returns.
+
+    Attributes:
+        model: the classifier as it was after the best epoch.
+        tokenizer: the one it reads with.
+        history: for each epoch epoch, train_loss, validation_loss, the task's metric and seconds.
+        losses: the training loss of every step.
+        validation: the best epoch's evaluation.
+        best_epoch: its number, counted from 1.
+        seconds: the whole run.
+    """
+
+    model: ElectraForSequenceClassification
+    tokenizer: Any
+    history: list[dict[str, float]]
+    losses: list[float]
+    validation: Evaluation
+    best_epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The class that a model gives a text, and its probabilities for all classes by name."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+def fine_tune(
+    checkpoint: str | Path,
+    task: Task,
+    config: FineTuningConfig | None = None,
+    output_dir: str | Path | None = None,
+    from_scratch: bool = False,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    show_progress: bool = False,
+) -> FineTuningResult:
+    """Train a classifier for `task` and keep the epoch that is best on its validation split.
+
+    The best epoch has the highest value of the task's metric; among equals, the lowest loss. The
+    run seeds every random generator with `config.seed`, so that it gives the same result again.
+
+    Args:
+        checkpoint: "mini" (bundled), a folder, or a hub id.
+        task: from `load_task()`.
+        config: the settings; default: the paper's for ELECTRA-Small.
+        output_dir: where model, tokenizer and fine_tuning.json go at the end, whole or not at all.
+        from_scratch: start from random weights of the same shape, to see what pre-training gives.
+        device, precision: as in `environment.plan()`, which chooses where they are not given.
+        show_progress: draw a bar.
+
+    Raises:
+        TypeError: for arguments of the wrong type.
+        ValueError: if the checkpoint is no ELECTRA, max_length exceeds its positions, a text is
+            empty, or a label is out of range.
+        FileNotFoundError, FileExistsError: if the checkpoint is not there, or output_dir is.
+    """
+    config = FineTuningConfig() if config is None else config
+    if not isinstance(task, Task) or not isinstance(config, FineTuningConfig):
+        raise TypeError(
+            "fine_tune() needs a Task from load_task() and a FineTuningConfig, not "
+            f"{type(task).__name__} and {type(config).__name__}."
+        )
+    if output_dir is not None and Path(output_dir).exists():
+        raise FileExistsError(f"{output_dir} is there already: remove it or name another folder.")
+    started = time.perf_counter()
+    plan = environment.plan(device, precision)
+    environment.seed_everything(config.seed)
+    model, tokenizer = load_classifier(checkpoint, task.label_names, config, from_scratch)
+    train = encode(tokenizer, task.train, config.max_length, model.config, "train")
+    labels = _checked_labels(task.train, task.label_names, "train")
+
+    accelerator = _accelerator(plan)
+    sampler = LengthGroupedBatches([len(row["input_ids"]) for row in train], config)
+    loader: Any = DataLoader(
+        list(zip(train, labels, strict=True)),  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        collate_fn=lambda rows: collate([row for row, _ in rows], [label for _, label in rows]),
+    )
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config),
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+    )
+    steps = config.epochs * len(sampler)
+    warmup = round(config.warmup_fraction * steps)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, warmup))
+    prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
+
+    history: list[dict[str, float]] = []
+    losses: list[float] = []
+    best: tuple[tuple[float, float], int, Evaluation, dict[str, Tensor]] | None = None
+    for epoch in tqdm(range(1, config.epochs + 1), unit="epoch", disable=not show_progress):
+        epoch_started = time.perf_counter()
+        sampler.set_epoch(epoch)
+        prepared.train()
+        epoch_losses = []
+        for batch in loader:
+            loss = prepared(**batch).loss
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(prepared.parameters(), config.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            epoch_losses.append(loss.detach())
+        losses += torch.stack(epoch_losses).float().tolist()
+        if not np.isfinite(losses[-len(epoch_losses) :]).all():
+            raise FloatingPointError(
+                f"The loss is not finite in epoch {epoch}: lower learning_rate or use fp32."
+            )
+        validation = evaluate(
+            model, tokenizer, task.validation, task.label_names, max_length=config.max_length
+        )
+        score = (validation.metrics[task.metric], -validation.metrics["loss"])
+        if best is None or score > best[0]:
+            weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
+            best = (score, epoch, validation, weights)
+        history.append(
+            {
+                "epoch": epoch,
+                "train_loss": float(np.mean(losses[-len(epoch_losses) :])),
+                "validation_loss": validation.metrics["loss"],
+                task.metric: score[0],
+                "seconds": time.perf_counter() - epoch_started,
+            }
+        )
+    assert best is not None  # config.epochs is at least 1
+    model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    model.load_state_dict(best[3])
+    model.eval()
+    result = FineTuningResult(
+        model, tokenizer, history, losses, best[2], best[1], time.perf_counter() - started
+    )
+    if output_dir is not None and accelerator.is_main_process:
+        _save(result, task, config, Path(output_dir))
+    return result
+
+
+def layer_rates(num_layers: int, learning_rate: float, decay: float) -> Callable[[str], float]:
+    """The learning rate of each parameter, by its name (Howard and Ruder, 2018; paper, table 7).
+
+    The head learns at learning_rate. Below it, each level multiplies by `decay`: the top layer has
+    decay to the power of 1, the lowest of n layers decay^n, the embeddings decay^(n + 1).
+    """
+
+    def rate(name: str) -> float:
+        layer = re.search(r"encoder\.layer\.(\d+)\.", name)
+        if layer:
+            depth = int(layer[1]) + 1
+        else:
+            depth = 0 if "electra.embeddings" in name else num_layers + 1
+        return learning_rate * decay ** (num_layers + 1 - depth)
+
+    return rate
+
+
+def parameter_groups(model: torch.nn.Module, config: FineTuningConfig) -> list[dict[str, Any]]:
+    """Parameters by learning rate and weight decay; biases and LayerNorm never decay."""
+    rate = layer_rates(
+        model.config.num_hidden_layers,  # type: ignore[union-attr, arg-type]
+        config.learning_rate,
+        config.layerwise_decay,
+    )
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        exempt = name.endswith("bias") or "LayerNorm" in name
+        groups[rate(name), 0.0 if exempt else config.weight_decay].append(parameter)
+    return [
+        {"params": parameters, "lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+    ]
+
+
+class LengthGroupedBatches(Sampler[list[int]]):
+    """Batches of items of similar length, in random order: less padding, so less work.
+
+    The items are shuffled anew in each epoch, cut into pools of 16 batches, sorted by length inside
+    a pool and cut into batches, whose order is shuffled.
+    """
+
+    POOL = 16
+
+    def __init__(self, lengths: Sequence[int], config: FineTuningConfig) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = config.batch_size
+        self.seed = config.seed
+        self.epoch = 0
+        self.drop_last = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which order the next pass has."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        pool = self.POOL * self.batch_size
+        for start in range(0, len(order), pool):
+            part = order[start : start + pool]
+            order[start : start + pool] = part[np.argsort(self.lengths[part], kind="stable")]
+        starts = np.arange(0, len(order), self.batch_size)
+        for start in random.permutation(starts):
+            yield order[start : start + self.batch_size].tolist()
+
+
+def encode(
+    tokenizer: Any, dataset: Dataset, max_length: int, model_config: Any, name: str = "the data"
+) -> list[Encoded]:
+    """Turn texts, or pairs, into token ids, cut after `max_length` tokens.
+
+    Raises:
+        TypeError: if a text is not a string.
+        ValueError: if there is no text, one is empty, or max_length exceeds the positions.
+    """
+    positions = model_config.max_position_embeddings
+    if max_length > positions:
+        raise ValueError(
+            f"max_length {max_length} exceeds the {positions} positions of this model: use "
+            f"max_length={positions} or less."
+        )
+    columns = [column for column in ("text", "text_pair") if column in dataset.column_names]
+    if "text" not in columns or not len(dataset):
+        raise ValueError(f"{name} has no text: give at least one row with the column text.")
+    texts = [list(dataset[column]) for column in columns]
+    for column, values in zip(columns, texts, strict=True):
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                kind = type(value).__name__
+                raise TypeError(f"{column} in row {row} of {name} must be a string, not {kind}.")
+            if not value.strip():
+                raise ValueError(
+                    f"{column} in row {row} of {name} is empty: remove or complete the row."
+                )
+    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+    keys = ("input_ids", "token_type_ids", "attention_mask")
+    return [
+        dict(zip(keys, row, strict=True)) for row in zip(*(encoded[k] for k in keys), strict=True)
+    ]
+
+
+def collate(rows: Sequence[Encoded], labels: Sequence[int] | None = None) -> dict[str, Tensor]:
+    """Pad to the longest of `rows`: each tensor (batch, seq_len), labels (batch,).
+
+    Padding is 0 everywhere: where attention_mask is 0, input_ids have no effect.
+    """
+    batch = {
+        key: pad_sequence([torch.tensor(row[key]) for row in rows], batch_first=True)
+        for key in rows[0]
+    }
+    return batch if labels is None else {**batch, "labels": torch.tensor(labels)}
+
+
+@torch.no_grad()
+def classify(
+    model: torch.nn.Module, encoded: Sequence[Encoded], batch_size: int = 64
+) -> np.ndarray:
+    """The model's logits, of shape (items, classes), in the order of `encoded`."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    # Long items first: if a batch does not fit into memory, the first one shows it.
+    order = np.argsort([-len(row["input_ids"]) for row in encoded], kind="stable")
+    logits = []
+    for start in range(0, len(order), batch_size):
+        rows = [encoded[i] for i in order[start : start + batch_size]]
+        batch = collate(rows)
+        logits.append(model(**{k: v.to(device) for k, v in batch.items()}).logits.float().cpu())
+    model.train(was_training)
+    result = torch.cat(logits).numpy()
+    return result[np.argsort(order)]
+
+
+def evaluate(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    dataset: Dataset,
+    label_names: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 64,
+) -> Evaluation:
+    """Classify a labelled split and measure the answers.
+
+    `max_length` cuts longer texts; default: 128 tokens, as in `FineTuningConfig`, or the model's
+    positions where these are fewer.
+
+    Raises:
+        ValueError: if the model has another number of classes, a text is empty, or a label is out
+            of range.
+    """
+    model_config: Any = model.config
+    if model_config.num_labels != len(label_names):
+        raise ValueError(
+            f"The model has {model_config.num_labels} classes, but there are {len(label_names)} "
+            "label names: use the label names that it was trained with."
+        )
+    labels = _checked_labels(dataset, label_names, "the data")
+    encoded = encode(tokenizer, dataset, max_length or _default_length(model_config), model_config)
+    logits = torch.from_numpy(classify(model, encoded, batch_size)).double()
+    return Evaluation.of(labels, logits.softmax(dim=1).numpy(), label_names)
+
+
+def predict(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    texts: Sequence[str],
+    text_pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+    batch_size: int = 64,
+) -> list[Prediction]:
+    """Classify new texts; the names of the classes are those that the model was saved with.
+
+    Raises:
+        TypeError: if `texts` is one string instead of several, or holds something else.
+        ValueError: if a text is empty.
+    """
+    if isinstance(texts, str):
+        raise TypeError("predict() needs several texts, not one string: put it into a list.")
+    model_config: Any = model.config
+    columns = {"text": list(texts)} | (
+        {} if text_pairs is None else {"text_pair": list(text_pairs)}
+    )
+    for column, values in columns.items():
+        if not all(isinstance(value, str) for value in values):
+            raise TypeError(f"Every {column} must be a string.")
+    dataset = Dataset.from_dict(columns)
+    encoded = encode(tokenizer, dataset, max_length or _default_length(model_config), model_config)
+    logits = torch.from_numpy(classify(model, encoded, batch_size)).double()
+    names = [model_config.id2label[i] for i in range(model_config.num_labels)]
+    answers = []
+    for shares in logits.softmax(dim=1).tolist():
+        best = int(np.argmax(shares))
+        answers.append(Prediction(names[best], shares[best], dict(zip(names, shares, strict=True))))
+    return answers
+
+
+def bag_of_words_baseline(task: Task, seed: int = 0) -> Evaluation:
+    """What word counts alone give: TF-IDF of words and word pairs, and a logistic regression.
+
+    Its regularisation is chosen on the validation split, and the test split is evaluated once. The
+    texts of a pair are joined. The solver is deterministic: `seed` reaches it, but changes nothing.
+    """
+
+    def texts(split: Dataset) -> list[str]:
+        return [" ".join(row) for row in zip(*(split[c] for c in task.text_columns), strict=True)]
+
+    models = []
+    for inverse_strength in (0.1, 1.0, 10.0, 100.0):
+        model = make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+            LogisticRegression(C=inverse_strength, max_iter=1000, random_state=seed),
+        ).fit(texts(task.train), list(task.train["label"]))
+        called = model.predict(texts(task.validation))
+        models.append((accuracy(list(task.validation["label"]), called), model))
+    best = max(models, key=lambda pair: pair[0])[1]
+    # A class that no training row has gets probability 0.
+    shares = np.zeros((len(task.test), len(task.label_names)))
+    shares[:, best.classes_] = best.predict_proba(texts(task.test))
+    return Evaluation.of(list(task.test["label"]), shares, task.label_names)
+
+
+def find_checkpoint(checkpoint: str | Path) -> str:
+    """Where a checkpoint lies: the bundled one for "mini", a folder, or a hub id as it is.
+
+    Raises:
+        TypeError: if it is neither a string nor a path.
+        FileNotFoundError: if a path was named and no checkpoint is there.
+    """
+    if checkpoint == "mini":
+        checkpoint = Path(str(files("electra_tutorial"))) / "builtin" / "mini" / "discriminator"
+    try:
+        path = Path(checkpoint)
+    except TypeError:
+        kind = type(checkpoint).__name__
+        raise TypeError(f"checkpoint must be 'mini', a folder or a hub id, not {kind}.") from None
+    if (path / "config.json").is_file():
+        return str(path)
+    if path.is_dir():
+        inside = sorted(p.parent.name for p in path.glob("*/config.json"))
+        hint = f"; name a folder inside it: {', '.join(inside)}" if inside else ""
+        raise FileNotFoundError(f"There is no config.json in {path}, so no checkpoint{hint}.")
+    if isinstance(checkpoint, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", checkpoint):
+        raise FileNotFoundError(
+            f"There is no checkpoint at {checkpoint}: name a folder that holds config.json, a hub "
+            "id such as google/electra-small-discriminator, or 'mini'."
+        )
+    return checkpoint
+
+
+def load_pretrained(model_class: Any, source: str, **changes: Any) -> tuple[Any, list[str]]:
+    """Load an ELECTRA in fp32 without bars and notices: (model, names of weights that were new).
+
+    transformers would otherwise keep the number type of the file, and train in fp16 on a CPU.
+
+    Raises:
+        ValueError: if there is nothing to load, or it is not an ELECTRA.
+    """
+    try:
+        with _quiet():
+            model_config = AutoConfig.from_pretrained(source)
+            if model_config.model_type != "electra":
+                raise ValueError(f"it is a {model_config.model_type} model")
+            model, loading = model_class.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True, **changes
+            )
+        new = sorted(loading["missing_keys"])
+        if any(name.startswith("electra.") for name in new):
+            raise ValueError("its file lacks weights of the encoder")
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+        raise ValueError(
+            f"No ELECTRA could be loaded from {source!r} ({reason}): name a folder with an ELECTRA "
+            "checkpoint, a hub id that you can reach, or 'mini'."
+        ) from error
+    return model, new
+
+
+def load_classifier(
+    checkpoint: str | Path,
+    label_names: Sequence[str],
+    config: FineTuningConfig,
+    from_scratch: bool = False,
+) -> tuple[ElectraForSequenceClassification, Any]:
+    """A classifier with a new head on a checkpoint, and the checkpoint's tokenizer.
+
+    The head is transformers' (dropout, dense, GELU, dropout, dense on [CLS]); the official code has
+    one dense layer less.
+    """
+    source = find_checkpoint(checkpoint)
+    tokenizer = load_tokenizer(source)
+    changes = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: i for i, name in enumerate(label_names)},
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "classifier_dropout": config.dropout,
+    }
+    model, _ = load_pretrained(ElectraForSequenceClassification, source, **changes)
+    if from_scratch:
+        environment.seed_everything(config.seed)
+        model = ElectraForSequenceClassification(model.config)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"The tokenizer in {source} has {len(tokenizer)} tokens, the model "
+            f"{model.config.vocab_size}: use the tokenizer that it was trained with."
+        )
+    return model, tokenizer
+
+
+def _accelerator(plan: environment.Plan) -> Accelerator:
+    # Accelerate keeps one state per process and refuses a second run with another precision or
+    # device; a notebook makes several. A process group that was started stays as it is.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    precision = "no" if plan.precision == "fp32" else plan.precision
+    return Accelerator(mixed_precision=precision, cpu=plan.device == "cpu")
+
+
+def _checked_labels(dataset: Dataset, label_names: Sequence[str], name: str) -> list[int]:
+    if "label" not in dataset.column_names:
+        raise ValueError(f"{name} has no column label; it has {', '.join(dataset.column_names)}.")
+    labels = list(dataset["label"])
+    for row, label in enumerate(labels):
+        if not isinstance(label, int) or not 0 <= label < len(label_names):
+            raise ValueError(
+                f"The label in row {row} of {name} is {label!r}; expected a whole number from 0 to "
+                f"{len(label_names) - 1}."
+            )
+    return labels
+
+
+def _default_length(model_config: Any) -> int:
+    return int(min(FineTuningConfig().max_length, model_config.max_position_embeddings))
+
+
+def _save(result: FineTuningResult, task: Task, config: FineTuningConfig, output_dir: Path) -> None:
+    """Write next to `output_dir` and rename at the end, so that it is there whole or not at all."""
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output_dir.with_name(f".{output_dir.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with _quiet():
+        result.model.save_pretrained(unfinished)
+        result.tokenizer.save_pretrained(unfinished)
+    facts = {
+        "task": {"name": task.name, "source": task.source, "revision": task.revision},
+        "config": asdict(config),
+        "best_epoch": result.best_epoch,
+        "history": result.history,
+    }
+    (unfinished / "fine_tuning.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    os.replace(unfinished, output_dir)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and its notice of a new head, which is what we want, out of sight."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with no_progress_bars():
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    ElectraConfig,
+    ElectraForPreTraining,
+)
+
+from electra_tutorial import finetuning, metrics
+from electra_tutorial.config import FineTuningConfig
+from electra_tutorial.finetuning import bag_of_words_baseline, evaluate, fine_tune, predict
+from electra_tutorial.tasks import Task, make_split
+
+FILLERS = ["the", "a", "film", "play", "was", "is", "very", "quite"]
+WORDS = [*FILLERS, "good", "great", "bad", "poor", "and", "it"]
+NAMES = ("negative", "positive")
+QUICK = FineTuningConfig(
+    learning_rate=1e-2, layerwise_decay=0.9, epochs=4, batch_size=8, max_length=16, dropout=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random discriminator with 2 layers and 32 positions, saved in half precision."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "discriminator"
+    folder.mkdir()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = ElectraConfig(
+        vocab_size=len(vocabulary),
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        initializer_range=0.1,
+    )
+    ElectraForPreTraining(config).half().save_pretrained(folder)
+    return folder
+
+
+def make_task(pairs: bool = False) -> Task:
+    """Sentences of different lengths whose adjective gives the label away."""
+    random = np.random.default_rng(0)
+    splits = []
+    for count in (48, 16, 16):
+        labels = [i % 2 for i in range(count)]
+        texts = [
+            " ".join(random.choice(FILLERS, random.integers(1, 8)))
+            + " "
+            + random.choice([["bad", "poor"], ["good", "great"]][label])
+            for label in labels
+        ]
+        second = [text.split()[-1] for text in texts] if pairs else None
+        splits.append(make_split(texts, labels, NAMES, second))
+    columns = ("text", "text_pair") if pairs else ("text",)
+    return Task("toy", "classification", NAMES, columns, *splits, "builtin", "sha256:0")
+
+
+def test_fine_tuning_learns_and_keeps_the_best_epoch(checkpoint: Path) -> None:
+    task = make_task()
+    result = fine_tune(checkpoint, task, QUICK)
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+    assert set(result.history[0]) == {
+        "epoch",
+        "train_loss",
+        "validation_loss",
+        "accuracy",
+        "seconds",
+    }
+    assert len(result.losses) == 4 * 6
+    assert result.validation.metrics["accuracy"] == 1
+    best = max(result.history, key=lambda row: (row["accuracy"], -row["validation_loss"]))
+    assert result.best_epoch == best["epoch"]
+    assert result.validation.metrics["loss"] == best["validation_loss"]
+    assert not result.model.training
+    # The returned weights are the best epoch's.
+    again = evaluate(result.model, result.tokenizer, task.validation, NAMES, max_length=16)
+    assert again.metrics == result.validation.metrics
+
+
+def test_an_earlier_epoch_can_be_the_best(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = finetuning.evaluate
+    accuracies = iter([0.5, 0.75, 0.75])
+    losses = iter([0.1, 0.3, 0.4])
+    weights = []
+
+    def fake(model, *arguments, **settings):  # type: ignore[no-untyped-def]
+        weights.append(model.classifier.out_proj.weight.detach().clone())
+        evaluation = real(model, *arguments, **settings)
+        evaluation.metrics.update(accuracy=next(accuracies), loss=next(losses))
+        return evaluation
+
+    monkeypatch.setattr(finetuning, "evaluate", fake)
+    result = fine_tune(checkpoint, make_task(), replace(QUICK, epochs=3))
+    assert result.best_epoch == 2  # the higher accuracy, then the lower loss
+    assert torch.equal(result.model.classifier.out_proj.weight, weights[1])
+    assert not torch.equal(weights[1], weights[2])
+
+
+def test_the_same_seed_gives_the_same_run(checkpoint: Path) -> None:
+    config = replace(QUICK, epochs=1, dropout=0.1)
+    first, second = (fine_tune(checkpoint, make_task(), config).losses for _ in range(2))
+    assert first == second
+    assert fine_tune(checkpoint, make_task(), replace(config, seed=1)).losses != first
+
+
+def test_from_scratch_has_the_shape_but_not_the_weights(checkpoint: Path) -> None:
+    pretrained = ElectraForPreTraining.from_pretrained(checkpoint, dtype=torch.float32)
+    word = pretrained.electra.embeddings.word_embeddings.weight
+    loaded, _ = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    new, _ = finetuning.load_classifier(checkpoint, NAMES, QUICK, from_scratch=True)
+    assert torch.equal(loaded.electra.embeddings.word_embeddings.weight, word)
+    assert not torch.equal(new.electra.embeddings.word_embeddings.weight, word)
+    assert [p.shape for p in new.parameters()] == [p.shape for p in loaded.parameters()]
+
+
+def test_a_half_precision_file_trains_in_fp32(checkpoint: Path) -> None:
+    model, _ = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_pairs_of_texts(checkpoint: Path) -> None:
+    task = make_task(pairs=True)
+    result = fine_tune(checkpoint, task, QUICK)
+    assert result.validation.metrics["accuracy"] == 1
+    encoded = finetuning.encode(result.tokenizer, task.test, 16, result.model.config)
+    assert set(encoded[0]["token_type_ids"]) == {0, 1}
+    answer = predict(result.model, result.tokenizer, ["the film was"], ["great"])
+    assert answer[0].label == "positive"
+
+
+def test_what_is_saved_opens_elsewhere(checkpoint: Path, tmp_path: Path) -> None:
+    result = fine_tune(checkpoint, make_task(), QUICK, output_dir=tmp_path / "runs" / "toy")
+    folder = tmp_path / "runs" / "toy"
+    assert [path.name for path in folder.parent.iterdir()] == ["toy"]  # nothing unfinished
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer("it was great", return_tensors="pt")
+    with torch.no_grad():
+        shares = model(**inputs).logits.softmax(-1)[0]
+    assert model.config.id2label[int(shares.argmax())] == "positive"
+    expected = predict(result.model, result.tokenizer, ["it was great"])[0].probability
+    assert float(shares.max()) == pytest.approx(expected, abs=1e-5)
+    facts = json.loads((folder / "fine_tuning.json").read_text())
+    assert facts["task"] == {"name": "toy", "source": "builtin", "revision": "sha256:0"}
+    assert facts["config"]["batch_size"] == 8
+    with pytest.raises(FileExistsError, match="remove it or name another"):
+        fine_tune(checkpoint, make_task(), QUICK, output_dir=folder)
+
+
+def test_a_failure_while_saving_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **settings: object) -> str:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(finetuning.json, "dumps", fail)
+    with pytest.raises(OSError, match="disk full"):
+        fine_tune(checkpoint, make_task(), replace(QUICK, epochs=1), output_dir=tmp_path / "toy")
+    assert not (tmp_path / "toy").exists()
+
+
+def test_nothing_is_printed(
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fine_tune(checkpoint, make_task(), replace(QUICK, epochs=1), output_dir=tmp_path / "toy")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_layer_rates_by_hand() -> None:
+    # ELECTRA-Small: 12 layers, decay 0.8. Top layer 0.8, embeddings 0.8 ** 13 = 0.0550.
+    rate = finetuning.layer_rates(12, 1.0, 0.8)
+    assert rate("classifier.out_proj.weight") == 1
+    assert rate("electra.encoder.layer.11.output.dense.bias") == pytest.approx(0.8)
+    assert rate("electra.encoder.layer.0.attention.self.query.weight") == pytest.approx(0.8**12)
+    assert rate("electra.embeddings.word_embeddings.weight") == pytest.approx(0.0550, abs=5e-5)
+    assert rate("electra.embeddings_project.weight") == pytest.approx(0.0550, abs=5e-5)
+
+
+def test_parameter_groups_hold_every_parameter_once(checkpoint: Path) -> None:
+    model, _ = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    groups = finetuning.parameter_groups(model, replace(QUICK, weight_decay=0.01))
+    held = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    # 4 levels, each with weights and without decay.
+    assert len(groups) == 8
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        exempt = name.endswith("bias") or "LayerNorm" in name
+        assert decays[id(parameter)] == (0 if exempt else 0.01), name
+
+
+def test_batches_hold_every_item_once_and_group_by_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, size=203)
+    sampler = finetuning.LengthGroupedBatches(lengths, replace(QUICK, batch_size=8))
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 26
+    assert sorted(i for batch in batches for i in batch) == list(range(203))
+
+    def padded(order: list[list[int]]) -> int:
+        return sum(len(batch) * max(lengths[i] for i in batch) for batch in order)
+
+    assert padded(batches) < 1.1 * lengths.sum()
+    assert padded([list(range(i, min(i + 8, 203))) for i in range(0, 203, 8)]) > 1.5 * lengths.sum()
+    assert list(sampler) == batches
+    sampler.set_epoch(1)
+    assert list(sampler) != batches
+
+
+def test_padding_does_not_change_an_answer_and_the_order_is_kept(checkpoint: Path) -> None:
+    model, tokenizer = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    texts = ["it was very very very very good", "bad", "a play", "it was quite quite poor and bad"]
+    together = predict(model, tokenizer, texts)
+    alone = [predict(model, tokenizer, [text])[0] for text in texts]
+    assert [a.probability for a in together] == pytest.approx([a.probability for a in alone])
+    assert sum(together[0].probabilities.values()) == pytest.approx(1)
+
+
+def test_evaluation_by_hand() -> None:
+    shares = [[0.75, 0.25], [0.5, 0.5], [0.125, 0.875], [1.0, 0.0]]
+    evaluation = finetuning.Evaluation.of([0, 1, 1, 1], shares, NAMES)
+    assert evaluation.predictions.tolist() == [0, 0, 1, 0]
+    assert evaluation.metrics["accuracy"] == 0.5
+    expected = -(math.log(0.75) + math.log(0.5) + math.log(0.875) + math.log(1e-12)) / 4
+    assert evaluation.metrics["loss"] == pytest.approx(expected)
+    assert evaluation.confusion_matrix.tolist() == [[1, 0], [2, 1]]
+    assert "positive" in evaluation.report
+    low, high = evaluation.metrics["accuracy_interval"]
+    assert 0 <= low < 0.5 < high <= 1
+    assert evaluation.interval(metrics.macro_f1, resamples=50)[0] >= 0
+
+
+def test_bag_of_words_baseline() -> None:
+    for pairs in (False, True):
+        assert bag_of_words_baseline(make_task(pairs), seed=1).metrics["accuracy"] > 0.9
+
+
+def test_bag_of_words_knows_classes_that_have_no_training_row() -> None:
+    names = (*NAMES, "absent")
+    task = make_task()
+    splits = [
+        make_split(split["text"], split["label"], names)
+        for split in (task.train, task.validation, task.test)
+    ]
+    task = replace(task, label_names=names, train=splits[0], validation=splits[1], test=splits[2])
+    assert bag_of_words_baseline(task).probabilities.shape == (16, 3)
+
+
+def test_a_sequence_longer_than_the_positions_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="max_length 64 exceeds the 32 positions"):
+        fine_tune(checkpoint, make_task(), replace(QUICK, max_length=64))
+    model, tokenizer = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    with pytest.raises(ValueError, match="use max_length=32 or less"):
+        predict(model, tokenizer, ["good"], max_length=33)
+    assert predict(model, tokenizer, ["good " * 100])  # the default fits the model, and cuts
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/absent/model", "no checkpoint at runs/absent/model"),
+        ("/absent/model", "no checkpoint at /absent/model"),
+        ("small", "or 'mini'"),
+        (Path("someone/model"), "no checkpoint at someone"),
+    ],
+)
+def test_an_unknown_checkpoint_is_refused(name: str | Path, message: str) -> None:
+    with pytest.raises(FileNotFoundError, match=message):
+        fine_tune(name, make_task(), QUICK)
+
+
+def test_a_folder_above_the_checkpoint_is_refused_with_a_hint(checkpoint: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a folder inside it: discriminator"):
+        fine_tune(checkpoint.parent, make_task(), QUICK)
+
+
+def test_another_kind_of_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    BertModel(
+        BertConfig(
+            vocab_size=30,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+        )
+    ).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"No ELECTRA .* \(it is a bert model\)"):
+        fine_tune(tmp_path, make_task(), QUICK)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="that you can reach") as caught:
+        finetuning.load_pretrained(ElectraForPreTraining, "nobody/no-such-model")
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_out_of_range_are_refused(checkpoint: Path) -> None:
+    task = replace(make_task(), train=Dataset.from_dict({"text": ["good", "bad"], "label": [0, 2]}))
+    with pytest.raises(ValueError, match="label in row 1 of train is 2; expected .* 0 to 1"):
+        fine_tune(checkpoint, task, QUICK)
+    model, tokenizer = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    with pytest.raises(ValueError, match="2 classes, but there are 3 label names"):
+        evaluate(model, tokenizer, make_task().test, (*NAMES, "neutral"))
+    with pytest.raises(ValueError, match="no column label"):
+        evaluate(model, tokenizer, Dataset.from_dict({"text": ["good"]}), NAMES)
+
+
+def test_empty_texts_are_refused(checkpoint: Path) -> None:
+    task = replace(make_task(), train=make_split(["good", " \n"], [1, 0], NAMES))
+    with pytest.raises(ValueError, match="text in row 1 of train is empty"):
+        fine_tune(checkpoint, task, QUICK)
+    model, tokenizer = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    with pytest.raises(ValueError, match="text in row 0 of the data is empty"):
+        predict(model, tokenizer, [""])
+    with pytest.raises(ValueError, match="at least one row"):
+        predict(model, tokenizer, [])
+
+
+def test_wrong_types_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(TypeError, match="not str and FineTuningConfig"):
+        fine_tune(checkpoint, "topics", QUICK)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not Task and dict"):
+        fine_tune(checkpoint, make_task(), {"epochs": 1})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'mini', a folder or a hub id, not int"):
+        fine_tune(3, make_task(), QUICK)  # type: ignore[arg-type]
+    model, tokenizer = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    with pytest.raises(TypeError, match="put it into a list"):
+        predict(model, tokenizer, "good")
+    with pytest.raises(TypeError, match="must be a string"):
+        predict(model, tokenizer, ["good", 1])  # type: ignore[list-item]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(checkpoint: Path) -> None:
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        fine_tune(checkpoint, make_task(), replace(QUICK, learning_rate=1e30))
