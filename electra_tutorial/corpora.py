@@ -55,7 +55,7 @@ class Corpus:
     def split(self, held_out: float = 0.05, seed: int = 0) -> tuple[Corpus, Corpus]:
         """Set whole documents aside: returns (training, held-out).
 
-        A document goes by the hash of its text, so that it stays on its side when others come or go.
+        A document's side follows from its own text: it stays when others come or go.
 
         Raises:
             ValueError: if ``held_out`` does not lie between 0 and 1, or one side would be empty.

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.utils import ModelOutput
+from transformers.utils import logging as transformers_logging
 
 from electra_tutorial.config import ElectraSize, get_size
 from electra_tutorial.masking import IGNORED
@@ -42,6 +45,18 @@ SHARED_PARTS = (
     "LayerNorm.weight",
     "LayerNorm.bias",
 )
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars while it loads or saves: noise in a chapter's output."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def electra_config(size: ElectraSize, **overrides: Any) -> ElectraConfig:
@@ -301,7 +316,7 @@ class ElectraForJointPreTraining(PreTrainedModel):
 
         Args:
             input_ids: x^masked, ``(batch, seq_len)``.
-            attention_mask: 1 at real tokens, 0 at padding, ``(batch, seq_len)``; all real if absent.
+            attention_mask: 1 at real tokens, ``(batch, seq_len)``; all 1 if absent.
             labels: original tokens at the chosen positions, -100 elsewhere, ``(batch, seq_len)``.
             token_type_ids: ``(batch, seq_len)``; all 0 if absent.
             sampling_generator: source of randomness for the samples.
@@ -367,7 +382,8 @@ class ElectraForJointPreTraining(PreTrainedModel):
             half: PreTrainedModel = getattr(self, name)
             folder = temporary / name
             state = {key: value.detach().to(dtype) for key, value in half.state_dict().items()}
-            half.save_pretrained(folder, state_dict=state)
+            with no_progress_bars():
+                half.save_pretrained(folder, state_dict=state)
             config = folder / "config.json"
             settings = json.loads(config.read_text()) | {"dtype": "float32"}
             config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -396,10 +412,13 @@ class ElectraForJointPreTraining(PreTrainedModel):
                     f"{directory} holds no {name}/config.json: name a folder with discriminator/ "
                     "and generator/ in it."
                 )
-        discriminator = ElectraForPreTraining.from_pretrained(
-            directory / "discriminator", dtype=torch.float32
-        )
-        generator = ElectraForMaskedLM.from_pretrained(directory / "generator", dtype=torch.float32)
+        with no_progress_bars():
+            discriminator = ElectraForPreTraining.from_pretrained(
+                directory / "discriminator", dtype=torch.float32
+            )
+            generator = ElectraForMaskedLM.from_pretrained(
+                directory / "generator", dtype=torch.float32
+            )
         model = cls(
             ElectraJointConfig(
                 discriminator=discriminator.config,

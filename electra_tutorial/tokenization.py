@@ -6,10 +6,12 @@ and strips accents, as BERT uncased and ELECTRA do (Wu et al., 2016; Devlin et a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tokenizers import (
     Regex,
@@ -24,6 +26,7 @@ from tokenizers import (
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MAX_ALPHABET = 400
 SPACE = "\u2581"  # how the character tokenizer writes a space, so that it can be seen
 
 
@@ -36,6 +39,7 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -53,6 +57,18 @@ def _require_text(texts: Iterable[str]) -> list[str]:
     return kept
 
 
+def _most_frequent(
+    texts: Iterable[str], normalizer: normalizers.Normalizer, number: int
+) -> list[str]:
+    """Return the most frequent characters of the normalised text, white space left out."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    # ties are broken by the character itself: the order of the texts must not matter
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    return [character for character in ranked if not character.isspace()][:number]
+
+
 def train_wordpiece(
     texts: Iterable[str], vocab_size: int = 8_192, lowercase: bool = True
 ) -> PreTrainedTokenizerFast:
@@ -66,17 +82,30 @@ def train_wordpiece(
     Raises:
         ValueError: if all texts are empty.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    texts = _require_text(texts)
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    # The library numbers letters in the order of a hash table, which differs from run to run, and
+    # breaks ties by these numbers. Naming the letters first, in a fixed order, makes training
+    # repeatable.
+    alphabet = sorted(_most_frequent(texts, normalizer, MAX_ALPHABET))
+    continued = [f"##{character}" for character in alphabet]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        limit_alphabet=400,
+        special_tokens=[*SPECIAL_TOKENS, *continued],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_require_text(texts), trainer)
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.normalizer = normalizer
+    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    learner.train_from_iterator(texts, trainer)
+
+    # a fresh tokenizer, for which the continued letters are ordinary tokens
+    tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
     return _wrap(tokenizer)
 
 
@@ -94,16 +123,15 @@ def train_characters(
     Raises:
         ValueError: if all texts are empty.
     """
-    steps = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Replace(" ", SPACE)]
-    if lowercase:
-        steps = [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase(), *steps]
-    normalizer = normalizers.Sequence(steps)
-    counts: Counter[str] = Counter()
-    for text in _require_text(texts):
-        counts.update(normalizer.normalize_str(text))
-    # ties are broken by the character itself: the order of the texts must not matter
-    ranked = sorted(counts, key=lambda character: (-counts[character], character))
-    vocabulary = [*SPECIAL_TOKENS, *ranked[:max_characters]]
+    folding: list[normalizers.Normalizer] = (
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+        if lowercase
+        else []
+    )
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Replace(" ", SPACE)]
+    normalizer = normalizers.Sequence([*folding, *spaces])
+    ranked = _most_frequent(_require_text(texts), normalizer, max_characters)
+    vocabulary = [*SPECIAL_TOKENS, *ranked]
 
     tokenizer = Tokenizer(
         models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
@@ -130,17 +158,17 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     path = Path(source)
     if path.is_file():
         return BertTokenizer(vocab=str(path), do_lower_case=True)
-    looks_like_hub_id = isinstance(source, str) and source.count("/") <= 1
-    looks_like_hub_id = looks_like_hub_id and not source.startswith((".", "~", "/"))
-    if not path.exists() and not looks_like_hub_id:
+    hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", str(source))
+    if not path.exists() and not hub_id:
         raise FileNotFoundError(
             f"no tokenizer at {source}: name a folder that holds tokenizer.json, a vocab.txt, "
             "a hub id, or 'mini'."
         )
     try:
-        return AutoTokenizer.from_pretrained(str(source))
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(source))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"no tokenizer could be loaded from {str(source)!r} ({type(error).__name__}): name a "
             "folder that holds tokenizer.json, a vocab.txt, a hub id that you can reach, or 'mini'."
         ) from error
+    return tokenizer

@@ -275,8 +275,8 @@ def _latest_checkpoint(output_dir: Path, config: PretrainingConfig) -> Path:
     changed = [key for key, value in asdict(config).items() if before.get(key) != value]
     if changed:
         raise ValueError(
-            f"the run in {output_dir} was started with another {', '.join(changed)}: resume it with "
-            "the same settings, or start a new run in another folder."
+            f"the run in {output_dir} was started with another {', '.join(changed)}: resume it "
+            "with the same settings, or start a new run in another folder."
         )
     return found[-1]
 

@@ -1,0 +1,51 @@
+"""Sizes and settings: the paper's numbers, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from electra_tutorial.config import SIZES, FineTuningConfig, PretrainingConfig, get_size
+
+
+@pytest.mark.parametrize(
+    ("size", "hidden", "feed_forward", "heads"),
+    [("small", 64, 256, 1), ("base", 256, 1024, 4), ("large", 256, 1024, 4)],
+)
+def test_generators_have_the_papers_shapes(size, hidden, feed_forward, heads):
+    generator = get_size(size).generator()
+    assert (generator.hidden_size, generator.intermediate_size) == (hidden, feed_forward)
+    assert generator.num_attention_heads == heads
+    assert generator.num_hidden_layers == SIZES[size].num_hidden_layers
+    assert generator.embedding_size == SIZES[size].embedding_size
+
+
+def test_defaults_are_small_of_table_6_and_7():
+    pre, fine = PretrainingConfig(), FineTuningConfig()
+    assert (pre.steps, pre.batch_size, pre.sequence_length) == (1_000_000, 128, 128)
+    assert (pre.learning_rate, pre.warmup_steps, pre.discriminator_weight) == (5e-4, 10_000, 50)
+    assert (fine.learning_rate, fine.layerwise_decay, fine.batch_size) == (3e-4, 0.8, 32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"size": "huge"}, ValueError, "unknown size 'huge'"),
+        ({"steps": 0}, ValueError, "steps must lie between"),
+        ({"mask_probability": 1.5}, ValueError, "mask_probability must lie between 0 and 1"),
+        ({"steps": "many"}, TypeError, "steps must be of type int, not str"),
+        ({"steps": True}, TypeError, "steps must be of type int, not bool"),
+        ({"precision": "fp8"}, ValueError, "precision must be one of fp32, bf16, fp16"),
+        ({"embeddings": "word2vec"}, ValueError, "embeddings must be one of"),
+        ({"size": "nano", "sequence_length": 64}, ValueError, "longer than the 32 positions"),
+    ],
+)
+def test_pretraining_settings_are_checked(settings, error, words):
+    with pytest.raises(error, match=words):
+        PretrainingConfig(**settings)
+
+
+def test_finetuning_settings_are_checked():
+    with pytest.raises(ValueError, match="layerwise_decay must lie between 0 and 1"):
+        FineTuningConfig(layerwise_decay=1.2)
+    with pytest.raises(TypeError, match="epochs must be of type int"):
+        FineTuningConfig(epochs=2.5)

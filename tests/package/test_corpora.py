@@ -1,0 +1,142 @@
+"""Corpora and segments: what is read, what is cut, and that nothing is lost."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from electra_tutorial import corpora
+from electra_tutorial.corpora import (
+    Corpus,
+    Segments,
+    build_segments,
+    load_corpus,
+    python_documentation,
+)
+
+TEXT = "First paragraph.\nSecond paragraph.\n\nAnother document.\n"
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".txt.xz"])
+def test_files_hold_documents_between_blank_lines(tmp_path, suffix):
+    path = tmp_path / f"text{suffix}"
+    opener = {".txt": open, ".txt.gz": gzip.open, ".txt.xz": lzma.open}[suffix]
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.write(TEXT)
+    for source in (path, tmp_path):
+        loaded = load_corpus(source)
+        assert loaded.documents == ("First paragraph.\nSecond paragraph.", "Another document.")
+    assert loaded.num_words == 6
+
+
+def test_what_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no corpus at"):
+        load_corpus(tmp_path / "missing.txt")
+    with pytest.raises(ValueError, match="holds no text"):
+        load_corpus(tmp_path)
+    (tmp_path / "empty.txt").write_text(" \n\n \n")
+    with pytest.raises(ValueError, match="is empty"):
+        load_corpus(tmp_path / "empty.txt")
+    with lzma.open(tmp_path / "cut.txt.xz", "wt") as file:
+        file.write(TEXT * 100)
+    whole = (tmp_path / "cut.txt.xz").read_bytes()
+    (tmp_path / "cut.txt.xz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="can't be read as UTF-8 text"):
+        load_corpus(tmp_path / "cut.txt.xz")
+
+
+def test_splits_hold_whole_documents_and_do_not_move():
+    documents = tuple(f"document number {i}" for i in range(400))
+    train, held_out = Corpus("numbers", documents).split(0.1)
+    assert sorted(train.documents + held_out.documents) == sorted(documents)
+    assert 20 <= len(held_out.documents) <= 60
+    fewer = Corpus("numbers", documents[:200]).split(0.1)[1]
+    assert set(fewer.documents) <= set(held_out.documents)
+    with pytest.raises(ValueError, match="too few"):
+        Corpus("one", ("only one",)).split()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Corpus("two", ("a", "b")).split(1.0)
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.text("abc ferry dawn.", min_size=1, max_size=80), min_size=1, max_size=6),
+    st.integers(3, 20),
+)
+def test_segments_keep_every_token_in_order(tokenizer, texts, length):
+    documents = tuple(text for text in texts if text.strip())
+    if not documents:
+        return
+    segments = build_segments(Corpus("any", documents), tokenizer, length)
+    expected: list[int] = []
+    for document in documents:
+        expected += [*tokenizer(document, add_special_tokens=False)["input_ids"], 3]
+    rows = segments.input_ids
+    assert (rows[:, 0] == tokenizer.cls_token_id).all()
+    stream = [token for row in rows for token in row[1 : np.flatnonzero(row)[-1]].tolist()]
+    assert stream == expected[:-1]
+    for row in rows:
+        last = np.flatnonzero(row)[-1]
+        assert row[last] == tokenizer.sep_token_id
+        assert not row[last + 1 :].any()
+
+
+def test_segments_map_from_a_file(corpus, tokenizer, tmp_path):
+    path = tmp_path / "deep" / "segments.npy"
+    written = build_segments(corpus, tokenizer, 16, output=path)
+    assert isinstance(written.input_ids, np.memmap)
+    assert np.array_equal(written.input_ids, build_segments(corpus, tokenizer, 16).input_ids)
+    assert written.num_tokens == int(written.attention_mask().sum())
+    assert written[0]["input_ids"].dtype == np.int64
+    assert not list(tmp_path.rglob("*.partial"))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="not a whole .npy file"):
+        Segments.open(path)
+    with pytest.raises(FileNotFoundError, match="no segments at"):
+        Segments.open(tmp_path / "none.npy")
+
+
+def test_segments_refuse_what_makes_no_sense(tokenizer, corpus):
+    with pytest.raises(ValueError, match="at least 3"):
+        build_segments(corpus, tokenizer, 2)
+    with pytest.raises(ValueError, match="is empty"):
+        build_segments(Corpus("nothing", ()), tokenizer, 16)
+
+
+def test_docstrings_are_reduced_to_prose():
+    text = """Return the distance between two points.
+
+    The distance is measured along a straight line, see :func:`math.hypot` for the details.
+
+    >>> distance((0, 0), (3, 4))
+    5.0
+
+    Parameters
+    ----------
+    a : tuple
+        The first point, given as two numbers in the same unit of length.
+    b=2, c=[1, 2, 3], d={4: 5}, e=(6,), f=7, g=8, h=9, i=10.
+    """
+    assert list(corpora._paragraphs(text)) == [
+        "The distance is measured along a straight line, see math.hypot for the details.",
+    ]
+
+
+@pytest.mark.slow
+def test_the_documentation_corpus_is_large_clean_and_deterministic(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELECTRA_TUTORIAL_CACHE", str(tmp_path))
+    first = python_documentation()
+    assert first.num_characters > 4_000_000
+    assert first.num_words > 600_000
+    again = python_documentation()
+    assert again.documents == first.documents == python_documentation(cache=False).documents
+    paragraphs = [p for document in first.documents for p in document.split("\n")]
+    assert len(paragraphs) == len(set(paragraphs))
+    assert not any(">>>" in paragraph for paragraph in paragraphs)
