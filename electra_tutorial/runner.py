@@ -148,9 +148,11 @@ def run_notebook(
                 str(written_to),
                 parameters=dict(parameters),
                 kernel_name="python3",
+                language="python",
                 progress_bar=False,
                 cwd=str(folder),
                 execution_timeout=None if timeout is None else math.ceil(timeout),
+                extra_arguments=["--log-level=ERROR"],  # the kernel's, on the console
             )
         except Exception as raised:  # whatever stops a notebook is a finding, not the end of all
             error = _describe_failure(written_to, raised)
@@ -388,7 +390,12 @@ def _describe_failure(path: Path, raised: Exception) -> str:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError):
         return what  # it stopped before anything was written
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    code = [
+        cell
+        for cell in cells
+        if cell["cell_type"] == "code"
+        and "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]
     for number, cell in enumerate(code, start=1):
         state = cell["metadata"].get("papermill", {})
         if state.get("exception") or state.get("status") in ("running", "failed"):

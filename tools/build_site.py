@@ -26,6 +26,7 @@ ROOT = gates.ROOT
 # What MathJax needs to show TeX, to enlarge it and to explore it with the keyboard; the package
 # holds four times as much.
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions", "a11y", "ui")
+FOLDED = "Set-up in Colab; does nothing on your own machine"
 MATHJAX_SPEECH = ("base.json", "en.json", "nemeth.json")
 
 
@@ -35,7 +36,7 @@ def stage(root: Path, notebooks: Path, target: Path) -> None:
     shutil.copytree(root / "book", target / "book")
     (target / "tools").mkdir()
     (target / "notebooks").mkdir()
-    for name in ("_config.yml", "_toc.yml", "CHANGELOG.md", "tools/equations.py"):
+    for name in ("_config.yml", "_toc.yml", "CHANGELOG.md", "tools/book_extension.py"):
         if (root / name).is_file():
             shutil.copy2(root / name, target / name)
     for page in sorted((target / "book").rglob("*.md")):
@@ -54,8 +55,14 @@ def stage(root: Path, notebooks: Path, target: Path) -> None:
 
 
 def prepare_notebook(notebook: dict[str, Any], here: Path, root: Path) -> None:
-    """Give myst-nb each figure's alt text where it looks for it: in the cell, not in the output."""
+    """Give myst-nb each figure's alt text where it looks for it: in the cell, not in the output.
+
+    The Colab cell, the same in each chapter and of no use to a reader of the site, is folded.
+    """
     for cell in notebook["cells"]:
+        if "colab" in gates.tags(cell):
+            cell["metadata"]["tags"].append("hide-input")
+            cell["metadata"]["mystnb"] = {"code_prompt_show": FOLDED, "code_prompt_hide": FOLDED}
         if cell["cell_type"] == "markdown":
             text = lead_out("".join(cell["source"]), here, root)
             cell["source"] = text.splitlines(keepends=True)
@@ -180,10 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ModuleNotFoundError, yaml.YAMLError) as error:
         print(f"build_site: {error}", file=sys.stderr)
         return 2
-    (folder / "site.log").write_text(done.stdout, encoding="utf-8")
+    log = re.sub(r"\x1b\[[\d;]*m", "", done.stdout)
+    (folder / "site.log").write_text(log, encoding="utf-8")
     if done.returncode != 0:
-        warnings = [line for line in done.stdout.splitlines() if "WARNING" in line]
-        print("\n".join(warnings or done.stdout.splitlines()[-30:]), file=sys.stderr)
+        warnings = [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line]
+        print("\n".join(warnings or log.splitlines()[-30:]), file=sys.stderr)
         print("The site was not built; the whole log is _build/site.log.", file=sys.stderr)
         return 1
     print(f"The book is ready: open {site / 'index.html'}")

@@ -82,6 +82,8 @@ def clean(notebook: dict[str, Any]) -> dict[str, Any]:
     for cell in result["cells"]:
         for key in ("papermill", "execution", "collapsed", "scrolled", "ExecuteTime"):
             cell["metadata"].pop(key, None)
+        if not cell["metadata"].get("tags", True):
+            del cell["metadata"]["tags"]
         if "outputs" in cell:
             cell["outputs"] = _join_streams(cell["outputs"])
     return result
