@@ -562,7 +562,8 @@ def load_classifier(
 def _accelerator(plan: environment.Plan) -> Accelerator:
     # Accelerate keeps one state per process and refuses a second run with another precision or
     # device; a notebook makes several. A process group that was started stays as it is.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not distributed)
     precision = "no" if plan.precision == "fp32" else plan.precision
     return Accelerator(mixed_precision=precision, cpu=plan.device == "cpu")
 

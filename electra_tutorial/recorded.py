@@ -128,7 +128,7 @@ def write(
 def run_time(notebook: str) -> dict[str, Any] | None:
     """How long `notebook` took on the reference machine, or None where it was not timed.
 
-    The result has the keys machine, seconds and peak_memory_mb.
+    The result has at least the keys machine, seconds and peak_memory_mb.
     """
     path = _chapters_directory() / "run_times.json"
     if not path.is_file():

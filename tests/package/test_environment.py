@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import random
 
 import numpy as np
@@ -11,6 +12,7 @@ from electra_tutorial import environment
 
 def fake(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, bf16: bool = False, mps: bool = False):
     """Make torch claim another machine. Emulated bf16 is there on every GPU, as in real torch."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # Accelerate calls it after every failure: slow
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(

@@ -19,7 +19,7 @@ from transformers import (
     ElectraForPreTraining,
 )
 
-from electra_tutorial import finetuning, metrics
+from electra_tutorial import environment, finetuning, metrics
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.finetuning import bag_of_words_baseline, evaluate, fine_tune, predict
 from electra_tutorial.tasks import Task, make_split
@@ -136,6 +136,21 @@ def test_from_scratch_has_the_shape_but_not_the_weights(checkpoint: Path) -> Non
 def test_a_half_precision_file_trains_in_fp32(checkpoint: Path) -> None:
     model, _ = finetuning.load_classifier(checkpoint, NAMES, QUICK)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_mixed_precision_leaves_an_ordinary_model_in_fp32(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = environment.Plan("cpu", "bf16", 8, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "plan", lambda *arguments: half)
+        result = fine_tune(checkpoint, make_task(), QUICK)
+    assert result.validation.metrics["accuracy"] > 0.8
+    assert {p.dtype for p in result.model.parameters()} == {torch.float32}
+    inputs = result.tokenizer("the film was good", return_tensors="pt")
+    answer, plain = result.model(**inputs), type(result.model).forward(result.model, **inputs)
+    assert torch.equal(answer.logits, plain.logits)  # Accelerate's wrapper is gone
+    fine_tune(checkpoint, make_task(), replace(QUICK, epochs=1))  # another precision afterwards
 
 
 def test_pairs_of_texts(checkpoint: Path) -> None:
