@@ -384,7 +384,9 @@ def _describe_failure(path: Path, raised: Exception) -> str:
     """Which code cell stopped the notebook at `path`, and by what, in one line."""
     what = f"{getattr(raised, 'ename', type(raised).__name__)}: {getattr(raised, 'evalue', raised)}"
     if type(raised).__name__ == "DeadKernelError":
-        what = "the kernel died, most often because memory ran out"
+        what = "the death of its kernel, most often because memory ran out"
+    if type(raised).__name__ == "CellTimeoutError":
+        what = "its time: it ran for longer than --timeout allows"
     what = " ".join(what.split())
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -397,10 +399,12 @@ def _describe_failure(path: Path, raised: Exception) -> str:
         and "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
     for number, cell in enumerate(code, start=1):
-        state = cell["metadata"].get("papermill", {})
-        if state.get("exception") or state.get("status") in ("running", "failed"):
-            lines = "".join(cell["source"]).strip().splitlines() or [""]
-            return f"code cell {number} of {len(code)}, beginning `{lines[0]}`, stopped with {what}"
+        lines = "".join(cell["source"]).strip().splitlines()
+        facts = cell["metadata"]
+        raised_here = facts.get("papermill", {}).get("exception")
+        # A cell whose kernel died, or that was interrupted, has no reply.
+        if lines and (raised_here or "shell.execute_reply" not in facts.get("execution", {})):
+            return f"code cell {number} of {len(code)}, beginning `{lines[0]}`, stopped by {what}"
     return what
 
 
