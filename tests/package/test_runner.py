@@ -264,9 +264,7 @@ def test_memory_of_the_kernel_and_its_children_is_measured(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_notebook_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    source = (
-        "import os\nfrom pathlib import Path\nprint(os.listdir(), os.environ['HF_HUB_OFFLINE'])"
-    )
+    source = "import os, pathlib\nprint(os.listdir(), os.environ['HF_HUB_OFFLINE'])"
     writes = write_notebook(
         tmp_path / "in", "writes", source + "\npathlib.Path('note').write_text('x')"
     )
