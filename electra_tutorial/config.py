@@ -59,7 +59,7 @@ SIZES: dict[str, ElectraSize] = {
     size.name: size
     for size in (
         # This book's own: small enough to learn something on two CPU cores.
-        ElectraSize("nano", 2, 128, 4, 512, 128, 65, 32, generator_fraction=1 / 2),
+        ElectraSize("nano", 2, 128, 4, 512, 128, 4_096, 64, generator_fraction=1 / 4),
         ElectraSize("mini", 4, 256, 4, 1024, 128, 8_192, 128, generator_fraction=1 / 4),
         # The paper's (table 6).
         ElectraSize("small", 12, 256, 4, 1024, 128, generator_fraction=1 / 4),

@@ -36,7 +36,7 @@ def test_defaults_are_small_of_table_6_and_7():
         ({"steps": True}, TypeError, "steps must be of type int, not bool"),
         ({"precision": "fp8"}, ValueError, "precision must be one of fp32, bf16, fp16"),
         ({"embeddings": "word2vec"}, ValueError, "embeddings must be one of"),
-        ({"size": "nano", "sequence_length": 64}, ValueError, "longer than the 32 positions"),
+        ({"size": "nano", "sequence_length": 65}, ValueError, "longer than the 64 positions"),
     ],
 )
 def test_pretraining_settings_are_checked(settings, error, words):
