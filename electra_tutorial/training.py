@@ -36,7 +36,7 @@ from electra_tutorial.initialization import (
 )
 from electra_tutorial.masking import MaskedBatch, SpecialIds, mask_tokens
 from electra_tutorial.metrics import discriminator_metrics
-from electra_tutorial.modeling import ElectraForJointPreTraining
+from electra_tutorial.modeling import ElectraForJointPreTraining, sample_tokens
 
 LOG = "log.jsonl"
 STATE = "state.json"
@@ -166,6 +166,25 @@ def fixed_corruptions(
     """Mask and corrupt segments once, with this model's generator, to compare others on them."""
     masked = mask_segments(segments, tokenizer, mask_probability, seed)
     return corrupt_segments(model, masked, seed)[0]
+
+
+def frequency_corruptions(
+    masked: MaskedBatch, segments: Segments, tokenizer: Any, seed: int = 0
+) -> Corruptions:
+    """Fill masked segments with tokens drawn by their frequency in a text.
+
+    The paper's weakest generator (section 3.2, figure 3: a unigram model). It belongs to no run,
+    so the same set judges the discriminators of all of them.
+    """
+    counts = np.bincount(np.asarray(segments.input_ids).ravel(), minlength=len(tokenizer))
+    frequencies = torch.as_tensor(counts).double()
+    frequencies[tokenizer.all_special_ids] = 0
+    samples = sample_tokens(
+        frequencies.log().expand(int(masked.chosen.sum()), -1),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    corrupted_ids = masked.original_ids.masked_scatter(masked.chosen, samples)
+    return Corruptions(masked, corrupted_ids, corrupted_ids != masked.original_ids)
 
 
 def evaluate_corruptions(
@@ -317,6 +336,7 @@ def pretrain(
     output_dir: str | Path,
     *,
     held_out: Segments | None = None,
+    corruptions: Corruptions | None = None,
     model: ElectraForJointPreTraining | None = None,
     resume: bool = False,
     max_seconds: float | None = None,
@@ -332,7 +352,8 @@ def pretrain(
         tokenizer: the tokenizer that made them.
         output_dir: gets ``log.jsonl``, ``checkpoint-*`` and at the end ``final/discriminator`` and
             ``final/generator``.
-        held_out: text to evaluate on, with masks drawn once.
+        held_out: text to evaluate on, with masks drawn once; the corruptions are the run's own.
+        corruptions: a fixed set on which the discriminator is judged as well (``fixed_auc``).
         model: continue from this model; a new one is built from ``config`` if absent.
         resume: continue the run in ``output_dir`` from its last checkpoint.
         max_seconds: stop after this time; a checkpoint is written if ``save``.
@@ -418,10 +439,13 @@ def pretrain(
             callback(entry)
 
     def evaluate() -> dict[str, float]:
-        if evaluation is None:
-            return {}
-        figures = evaluate_pretraining(bare, evaluation)
-        return {f"held_out_{name}": value for name, value in figures.items()}
+        figures: dict[str, float] = {}
+        if evaluation is not None:
+            own = evaluate_pretraining(bare, evaluation)
+            figures |= {f"held_out_{name}": value for name, value in own.items()}
+        if corruptions is not None:
+            figures["fixed_auc"] = discriminate(bare, corruptions)["auc"]
+        return figures
 
     model.train()
     if not log:

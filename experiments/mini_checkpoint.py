@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,13 @@ from electra_tutorial.corpora import Corpus, Segments, build_segments, load_corp
 from electra_tutorial.metrics import unigram_entropy
 from electra_tutorial.modeling import ElectraForJointPreTraining
 from electra_tutorial.tokenization import load_tokenizer, train_wordpiece
-from electra_tutorial.training import evaluate_pretraining, mask_segments, pretrain
+from electra_tutorial.training import (
+    discriminate,
+    evaluate_pretraining,
+    frequency_corruptions,
+    mask_segments,
+    pretrain,
+)
 
 BUILTIN = Path(__file__).resolve().parents[1] / "electra_tutorial" / "builtin" / "mini"
 SHARDS = 3
@@ -85,7 +92,10 @@ def publish(text: Path, output: Path) -> None:
     held_out = Segments.open(output / "valid.npy")
     judged = held_out.take(slice(HELD_OUT_SEGMENTS, HELD_OUT_SEGMENTS + 1024))
     log = [json.loads(line) for line in (output / "run" / "log.jsonl").read_text().splitlines()]
-    results = evaluate_pretraining(model, mask_segments(judged, tokenizer, seed=1))
+    masked = mask_segments(judged, tokenizer, seed=1)
+    results: dict[str, Any] = dict(evaluate_pretraining(model, masked))
+    by_frequency = frequency_corruptions(masked, judged, tokenizer)
+    results["auc_on_frequency_corruptions"] = discriminate(model, by_frequency)["auc"]
     results |= {
         "unigram_entropy": unigram_entropy(judged.input_ids, tokenizer.all_special_ids),
         "steps": log[-1]["step"],

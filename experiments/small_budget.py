@@ -3,7 +3,8 @@
     python experiments/small_budget.py [--seconds 90] [--seeds 3]
 
 All three runs read the documentation of Python (`corpora.python_documentation`) with the size
-`nano`, for the same time, and are judged on held-out documents against their own generator:
+`nano`, for the same time. Their discriminators are judged on held-out documents corrupted once, by tokens
+tokens drawn by frequency, so that the curves compare:
 
 - paper: the settings of the paper's Small model, schedule cut to the run;
 - word_pieces: embeddings started from co-occurrence statistics, sinusoid positions;
@@ -28,7 +29,7 @@ from electra_tutorial import corpora, recorded
 from electra_tutorial.config import PretrainingConfig
 from electra_tutorial.metrics import unigram_entropy
 from electra_tutorial.tokenization import train_characters, train_wordpiece
-from electra_tutorial.training import pretrain
+from electra_tutorial.training import frequency_corruptions, mask_segments, pretrain
 
 POINTS = 8
 ARMS = {
@@ -74,11 +75,18 @@ def measure(
     segments = corpora.build_segments(train, tokenizer, config.sequence_length)
     judged = corpora.build_segments(held_out, tokenizer, config.sequence_length)
     judged = judged.take(slice(0, 16_384 // config.sequence_length))
+    fixed = frequency_corruptions(mask_segments(judged, tokenizer), segments, tokenizer)
     with tempfile.TemporaryDirectory() as folder:
 
         def run(config: PretrainingConfig) -> list[dict[str, Any]]:
             return pretrain(
-                config, segments, tokenizer, Path(folder), held_out=judged, save=False
+                config,
+                segments,
+                tokenizer,
+                Path(folder),
+                held_out=judged,
+                corruptions=fixed,
+                save=False,
             ).log
 
         trial = replace(config, steps=30, warmup_steps=3, log_every=10, evaluate_every=30)
@@ -92,9 +100,9 @@ def measure(
         logs = [run(replace(config, seed=seed)) for seed in range(seeds)]
 
     def stack(key: str) -> np.ndarray:
-        return np.array([[entry[f"held_out_{key}"] for entry in log] for log in logs])
+        return np.array([[entry[key] for entry in log] for log in logs])
 
-    keys = ("auc", "generator_loss", "masked_accuracy")
+    keys = ("fixed_auc", "held_out_auc", "held_out_generator_loss", "held_out_masked_accuracy")
     results: dict[str, Any] = {
         key: [float(stack(key)[:, -1].mean()), float(stack(key)[:, -1].std(ddof=1))] for key in keys
     }

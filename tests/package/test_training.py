@@ -18,6 +18,7 @@ from electra_tutorial.training import (
     evaluate_corruptions,
     evaluate_pretraining,
     fixed_corruptions,
+    frequency_corruptions,
     learning_rate_factor,
     mask_segments,
     parameter_groups,
@@ -149,6 +150,21 @@ def test_fixed_corruptions_compare_models(segments, tokenizer):
     a, b = (evaluate_corruptions(model, corruptions) for model in (first, second))
     assert a["base_rate"] == b["base_rate"] > 0.05
     assert a["auc"] != b["auc"]
+
+
+def test_frequency_corruptions_follow_the_counts_and_are_judged_during_a_run(
+    segments, tokenizer, tmp_path
+):
+    rows = np.full((50, 16), 7, dtype=np.uint16)
+    rows[:, :4] = 9  # three quarters 7, one quarter 9
+    text = Segments(rows, 0)
+    masked = mask_segments(segments, tokenizer, 0.5)
+    corruptions = frequency_corruptions(masked, text, tokenizer)
+    drawn = corruptions.corrupted_ids[masked.chosen]
+    assert set(drawn.tolist()) == {7, 9}
+    assert (drawn == 7).float().mean().item() == pytest.approx(0.75, abs=0.1)
+    result = pretrain(CONFIG, segments, tokenizer, tmp_path, corruptions=corruptions, save=False)
+    assert 0 <= result.log[-1]["fixed_auc"] <= 1
 
 
 @given(st.integers(1, 30), st.integers(1, 50), st.integers(0, 5))
