@@ -3,8 +3,8 @@
     python experiments/small_budget.py [--seconds 90] [--seeds 3]
 
 All three runs read the documentation of Python (`corpora.python_documentation`) with the size
-`nano`, for the same time. Their discriminators are judged on held-out documents corrupted once, by tokens
-tokens drawn by frequency, so that the curves compare:
+`nano`, for the same time. Their discriminators are judged on held-out documents corrupted once,
+with tokens drawn by frequency, so that the curves compare:
 
 - paper: the settings of the paper's Small model, schedule cut to the run;
 - word_pieces: embeddings started from co-occurrence statistics, sinusoid positions;
