@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from electra_tutorial import __version__
+from electra_tutorial.config import FineTuningConfig, PretrainingConfig
+
+Commands: TypeAlias = argparse._SubParsersAction  # type: ignore[type-arg]
+# What a wrong input raises; the message says what to change. Anything else is a bug.
+REFUSALS = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    ModuleNotFoundError,
+    ConnectionError,
+    RuntimeError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except (ValueError, TypeError, FileNotFoundError, ModuleNotFoundError, RuntimeError) as error:
+    except REFUSALS as error:
         if options.debug:
             raise
         print(f"electra-tutorial {options.command}: {error}", file=sys.stderr)
@@ -26,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="electra-tutorial", description=__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_env(commands)
+    for add in (_add_env, _add_pretrain, _add_finetune, _add_evaluate, _add_predict, _add_detect):
+        add(commands)
     _add_run(commands)
     for command in commands.choices.values():
         command.add_argument(
@@ -35,7 +52,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_env(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_settings(command: argparse.ArgumentParser, settings: type) -> None:
+    """An option for each field of a dataclass of settings, with the field's default."""
+    group = command.add_argument_group("settings")
+    for field in dataclasses.fields(settings):
+        default: Any = field.default
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=float if default is None else type(default),
+            default=default,
+            metavar=field.name.upper(),
+            help="default: from the size" if default is None else f"default: {default}",
+        )
+
+
+def _settings(options: argparse.Namespace, settings: type) -> Any:
+    return settings(**{f.name: getattr(options, f.name) for f in dataclasses.fields(settings)})
+
+
+# --- env --------------------------------------------------------------------------------------
+
+
+def _add_env(commands: Commands) -> None:
     command = commands.add_parser("env", help="print versions and hardware, for a report")
     command.set_defaults(run=_env)
 
@@ -51,7 +89,227 @@ def _env(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+# --- pretrain ---------------------------------------------------------------------------------
+
+
+def _add_pretrain(commands: Commands) -> None:
+    command = commands.add_parser(
+        "pretrain",
+        help="train generator and discriminator together on a text",
+        description="Train generator and discriminator together. Writes OUTPUT/log.jsonl, "
+        "checkpoints, and at the end OUTPUT/final/discriminator and OUTPUT/final/generator.",
+    )
+    command.add_argument(
+        "--corpus", required=True, help="a text file, a folder of them, or python-documentation"
+    )
+    command.add_argument("--output", required=True, type=Path, help="folder of the run")
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="continue from the discriminator/ and generator/ in this folder, on a new text",
+    )
+    command.add_argument(
+        "--tokenizer",
+        metavar="SOURCE",
+        help="a folder, a vocab.txt, a hub id or mini; default: the checkpoint's, or a WordPiece "
+        "vocabulary of the size's length, trained on the text",
+    )
+    command.add_argument(
+        "--held-out",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="share of the documents to judge the run on (default: %(default)s; 0 for none)",
+    )
+    command.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT")
+    command.add_argument("--max-seconds", type=float, metavar="SECONDS", help="stop after this")
+    _add_settings(command, PretrainingConfig)
+    command.set_defaults(run=_pretrain)
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from electra_tutorial.config import get_size
+    from electra_tutorial.corpora import build_segments, load_corpus
+    from electra_tutorial.modeling import ElectraForJointPreTraining
+    from electra_tutorial.tokenization import load_tokenizer, train_wordpiece
+    from electra_tutorial.training import pretrain
+
+    config: PretrainingConfig = _settings(options, PretrainingConfig)
+    train, aside = load_corpus(options.corpus), None
+    if options.held_out:
+        train, aside = train.split(options.held_out, seed=config.seed)
+    kept = options.output / "tokenizer"  # a resumed run must read as it did before
+    model = None
+    if options.checkpoint is not None:
+        model = ElectraForJointPreTraining.from_halves(
+            options.checkpoint, discriminator_weight=config.discriminator_weight
+        )
+    if options.resume and kept.is_dir():
+        tokenizer = load_tokenizer(kept)
+    elif options.tokenizer is not None:
+        tokenizer = load_tokenizer(options.tokenizer)
+    elif options.checkpoint is not None:
+        tokenizer = load_tokenizer(options.checkpoint / "discriminator")
+    else:
+        tokenizer = train_wordpiece(train.documents, get_size(config.size).vocab_size)
+    tokenizer.save_pretrained(kept)
+    segments = build_segments(train, tokenizer, config.sequence_length)
+    held_out = None
+    if aside is not None:
+        held_out = build_segments(aside, tokenizer, config.sequence_length)
+    print(f"{train.num_words:,} words in {len(segments):,} segments; {len(tokenizer):,} tokens.")
+    result = pretrain(
+        config,
+        segments,
+        tokenizer,
+        options.output,
+        held_out=held_out,
+        model=model,
+        resume=options.resume,
+        max_seconds=options.max_seconds,
+    )
+    for name, value in result.log[-1].items():
+        print(f"{name:<28} {value:,}")
+    if not result.finished:
+        print("Stopped early; go on with --resume.")
+    print(f"The two halves are in {options.output / 'final'}.")
+    return 0
+
+
+# --- finetune, evaluate, predict --------------------------------------------------------------
+
+
+def _add_task(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--task", required=True, metavar="NAME", help="for example topics, sst2")
+    command.add_argument(
+        "--source", default="builtin", help="builtin (default), directory or hub: where it is from"
+    )
+    command.add_argument(
+        "--directory",
+        metavar="DIR",
+        help="of --source directory, laid out by hub id; default: ELECTRA_TUTORIAL_HUB_DIR",
+    )
+
+
+def _add_finetune(commands: Commands) -> None:
+    command = commands.add_parser("finetune", help="train a classifier on labelled texts")
+    _add_task(command)
+    command.add_argument(
+        "--checkpoint", default="mini", help="a folder, a hub id, or mini (default, bundled)"
+    )
+    command.add_argument("--output", required=True, type=Path, help="folder for the classifier")
+    command.add_argument(
+        "--from-scratch", action="store_true", help="start from random weights of the same shape"
+    )
+    _add_settings(command, FineTuningConfig)
+    command.set_defaults(run=_finetune)
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from electra_tutorial.finetuning import fine_tune
+    from electra_tutorial.tasks import load_task
+
+    config: FineTuningConfig = _settings(options, FineTuningConfig)
+    task = load_task(options.task, options.source, options.directory)
+    result = fine_tune(
+        options.checkpoint,
+        task,
+        config,
+        options.output,
+        options.from_scratch,
+        show_progress=sys.stderr.isatty(),
+    )
+    for row in result.history:
+        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    print(f"Best on validation: epoch {result.best_epoch}.\n{result.validation.report}")
+    print(f"The classifier is in {options.output}.")
+    return 0
+
+
+def _add_evaluate(commands: Commands) -> None:
+    command = commands.add_parser("evaluate", help="report a classifier's errors on a split")
+    _add_task(command)
+    command.add_argument("--checkpoint", required=True, metavar="DIR", help="written by finetune")
+    command.add_argument("--split", default="test", help="train, validation or test (default)")
+    command.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from electra_tutorial.finetuning import evaluate
+    from electra_tutorial.tasks import load_task
+
+    splits = ("train", "validation", "test")
+    if options.split not in splits:
+        raise ValueError(f"Unknown split {options.split!r}: choose one of {', '.join(splits)}.")
+    model, tokenizer = _load_classifier(options.checkpoint)
+    task = load_task(options.task, options.source, options.directory)
+    found = evaluate(model, tokenizer, getattr(task, options.split), task.label_names)
+    low, high = found.metrics["accuracy_interval"]
+    print(found.report)
+    print(f"accuracy {found.metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+    return 0
+
+
+def _add_predict(commands: Commands) -> None:
+    command = commands.add_parser("predict", help="classify texts")
+    command.add_argument("--checkpoint", required=True, metavar="DIR", help="written by finetune")
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="default: lines of the input")
+    command.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from electra_tutorial.finetuning import predict
+
+    texts = options.texts or [line.strip() for line in sys.stdin if line.strip()]
+    if not texts:
+        raise ValueError("There is no text: give one as an argument, or lines on the input.")
+    model, tokenizer = _load_classifier(options.checkpoint)
+    for text, answer in zip(texts, predict(model, tokenizer, texts), strict=True):
+        print(f"{answer.label}\t{answer.probability:.3f}\t{text}")
+    return 0
+
+
+def _load_classifier(checkpoint: str) -> tuple[Any, Any]:
+    from transformers import ElectraForSequenceClassification
+
+    from electra_tutorial.finetuning import find_checkpoint, load_pretrained
+    from electra_tutorial.tokenization import load_tokenizer
+
+    source = find_checkpoint(checkpoint)
+    model, new = load_pretrained(ElectraForSequenceClassification, source)
+    if new:
+        raise ValueError(
+            f"{checkpoint} has no classifier in it: name a folder that `finetune` wrote."
+        )
+    return model, load_tokenizer(source)
+
+
+# --- detect -----------------------------------------------------------------------------------
+
+
+def _add_detect(commands: Commands) -> None:
+    command = commands.add_parser("detect", help="say of every token of a text how odd it looks")
+    command.add_argument(
+        "--checkpoint", default="mini", help="a discriminator's folder, a hub id, or mini (default)"
+    )
+    command.add_argument("text", metavar="TEXT")
+    command.set_defaults(run=_detect)
+
+
+def _detect(options: argparse.Namespace) -> int:
+    from electra_tutorial.detection import detect_replacements
+
+    for score in detect_replacements(options.text, options.checkpoint):
+        bar = "#" * round(20 * score.probability)
+        print(f"{score.probability:6.1%}  {score.token:<16} {bar}".rstrip())
+    return 0
+
+
+# --- run --------------------------------------------------------------------------------------
+
+
+def _add_run(commands: Commands) -> None:
     command = commands.add_parser(
         "run",
         help="run the book's notebooks, each in a fresh kernel",

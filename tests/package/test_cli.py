@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from electra_tutorial import __version__, cli, environment, runner
+from electra_tutorial.config import FineTuningConfig, PretrainingConfig
 
 
 def fake_report(*errors: str | None) -> runner.Report:
@@ -99,6 +101,144 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         cli.main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"electra-tutorial {__version__}\n"
+
+
+# --- training and using a model ---------------------------------------------------------------
+
+TINY = "--size nano --sequence-length 16 --batch-size 4 --log-every 1"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "ferry.txt"
+    documents = [f"Ferry {n} left at dawn.\nIts {n} lamps burned in the fog." for n in range(30)]
+    path.write_text("\n\n".join(documents), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two steps."""
+    output = tmp_path_factory.mktemp("pretrain") / "run"
+    line = f"pretrain --corpus {text} --output {output} --steps 2 --held-out 0.2 {TINY}"
+    assert cli.main(line.split()) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def classifier(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("finetune") / "classifier"
+    line = "finetune --task topics --epochs 1 --max-length 16 --batch-size 64"
+    checkpoint = run / "final" / "discriminator"
+    assert cli.main([*line.split(), "--checkpoint", str(checkpoint), "--output", str(output)]) == 0
+    return output
+
+
+def test_settings_become_options() -> None:
+    given = ["pretrain", "--corpus", "x", "--output", "y", "--learning-rate", "0.1"]
+    options = cli._parser().parse_args([*given, "--generator-fraction", "0.5"])
+    assert cli._settings(options, PretrainingConfig) == PretrainingConfig(
+        learning_rate=0.1, generator_fraction=0.5
+    )
+    options = cli._parser().parse_args(["finetune", "--task", "topics", "--output", "y"])
+    assert cli._settings(options, FineTuningConfig) == FineTuningConfig()
+    assert options.checkpoint == "mini"
+
+
+@pytest.mark.slow
+def test_pretrain_writes_two_halves_and_resumes(
+    run: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (run / "final" / "discriminator" / "config.json").is_file()
+    assert (run / "final" / "generator" / "config.json").is_file()
+    log = (run / "log.jsonl").read_text(encoding="utf-8")
+    line = f"pretrain --corpus {text} --output {run} --steps 2 --held-out 0.2 {TINY} --resume"
+    assert cli.main(line.split()) == 0
+    assert (run / "log.jsonl").read_text(encoding="utf-8") == log
+    assert "held_out_auc" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_pretrain_goes_on_from_a_checkpoint(
+    run: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"pretrain --corpus {text} --output {tmp_path / 'more'} --steps 99 --held-out 0 {TINY}"
+    assert (
+        cli.main([*line.split(), "--checkpoint", str(run / "final"), "--max-seconds", "0.1"]) == 0
+    )
+    assert "Stopped early; go on with --resume." in capsys.readouterr().out
+    kept = tmp_path / "more" / "tokenizer" / "tokenizer.json"
+    assert kept.read_bytes() == (run / "tokenizer" / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_classifier_is_evaluated_and_used(
+    classifier: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = ["--checkpoint", str(classifier)]
+    assert cli.main(["evaluate", "--task", "topics", *checkpoint]) == 0
+    assert "95 % interval" in capsys.readouterr().out
+    assert cli.main(["predict", *checkpoint, "One text.", "Another text."]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows] == ["One text.", "Another text."]
+    assert 0 < float(rows[0][1]) <= 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO("From the input.\n\n"))
+    assert cli.main(["predict", *checkpoint]) == 0
+    assert capsys.readouterr().out.endswith("From the input.\n")
+
+
+@pytest.mark.slow
+def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(run / "final" / "discriminator")
+    assert cli.main(["detect", "--checkpoint", checkpoint, "Ferry at dawn."]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[1] for row in rows] == ["ferry", "at", "dawn", "."]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("pretrain --corpus absent --output {out}", "no corpus at absent"),
+        ("pretrain --corpus {text} --output {out} --size huge", "unknown size 'huge'"),
+        ("pretrain --corpus {text} --output {out} --sequence-length 999", "is longer than the"),
+        ("pretrain --corpus {text} --output {out} --held-out 2", "a share between 0 and 1"),
+        ("pretrain --corpus {text} --output {out} --checkpoint {out}", "name a folder with"),
+        ("finetune --task absent --output {out}", "Unknown task 'absent'"),
+        ("finetune --task topics --checkpoint absent --output {out}", "no checkpoint at absent"),
+        ("finetune --task topics --checkpoint {half} --output {run}", "is there already"),
+        ("evaluate --task topics --checkpoint {half}", "has no classifier in it"),
+        ("evaluate --task topics --checkpoint {half} --split x", "Unknown split 'x'"),
+        ("predict --checkpoint {half} text", "has no classifier in it"),
+        ("detect --checkpoint absent text", "no checkpoint at absent"),
+    ],
+)
+def test_bad_input_for_a_model_is_refused(
+    run: Path,
+    text: Path,
+    tmp_path: Path,
+    line: str,
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    places = {
+        "run": run,
+        "text": text,
+        "out": tmp_path / "out",
+        "half": run / "final/discriminator",
+    }
+    assert cli.main(line.format(**places).split()) == 2
+    said = capfd.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_predict_needs_a_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert cli.main(["predict", "--checkpoint", "x"]) == 2
+    assert "There is no text: give one as an argument" in capsys.readouterr().err
 
 
 @pytest.mark.slow
