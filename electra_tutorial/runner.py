@@ -426,9 +426,10 @@ def _new_report(profile: str) -> Report:
 
     facts = environment.describe()
     gpu = "no GPU" if facts["gpu"] == "none" else facts["gpu"]
+    cores = "1 core" if facts["cores"] == "1" else f"{facts['cores']} cores"
     return Report(
         profile=profile,
-        machine=f"{facts['cores']} cores, {gpu}",
+        machine=f"{cores}, {gpu}",
         python=facts["python"],
         torch=facts["torch"].partition("+")[0],
         date=datetime.date.today().isoformat(),
