@@ -1,7 +1,7 @@
 """Generator and discriminator as one model: what transformers has never had.
 
 The two halves are transformers' own :class:`~transformers.ElectraForMaskedLM` and
-:class:`~transformers.ElectraForPreTraining`. This module joins them as the paper does (section 3.1,
+:class:`~transformers.ElectraForPreTraining`. This module joins them as the paper does (section 2,
 appendix A; ``run_pretraining.py`` of google-research/electra):
 
 1. the generator reads x^masked and predicts the tokens at the chosen positions,
@@ -294,7 +294,7 @@ class ElectraForJointPreTraining(PreTrainedModel):
 
         Returns:
             x^corrupt, and where it differs from x: both ``(batch, seq_len)``. A sample that happens
-            to be the original token counts as original (paper, section 3.1).
+            to be the original token counts as original (paper, section 2).
         """
         chosen = labels != IGNORED
         samples = sample_tokens(
