@@ -102,7 +102,8 @@ def sample_cells(name: str) -> list[dict[str, Any]]:
         ),
         markdown_cell(
             f"## Counting\n\nAs in [Clark et al., 2020](../book/bibliography.md#clark2020):\n\n"
-            f"$$\na &= b \\\\\nc &= d \\tag{{{number}.1}}\n$$\n\nSee equation ({number}.1)."
+            f"$$\n\\begin{{aligned}} a &= b \\\\ c &= d \\end{{aligned}} \\tag{{{number}.1}}\n$$\n\n"
+            f"See equation ({number}.1)."
         ),
         code_cell("for step in range(steps):\n    print(step, word)"),
         code_cell(FIGURE),

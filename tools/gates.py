@@ -424,6 +424,9 @@ def equations_resolve(name: str, notebook: Notebook, book: Book) -> list[str]:
     found = []
     chapter = name.split("_")[0].lstrip("0")
     for text in markdown(notebook):
+        for equation in re.findall(r"\$\$(.+?)\$\$", text, re.DOTALL):
+            if re.search(r"(?<!\\)&", equation) and "\\begin{" not in equation:
+                found.append(f"`{equation.strip()[:40]}` aligns at & outside an environment.")
         for tag in TAG.findall(text):
             if not tag.startswith(f"{chapter}."):
                 found.append(f"the equation number {tag} does not begin with {chapter}.")

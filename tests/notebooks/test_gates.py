@@ -135,6 +135,7 @@ PLANTED: list[tuple[gates.Check, Callable[[Notebook], None], str]] = [
     (gates.figures_have_numbers, figure_without_numbers, "neither it nor the code cell"),
     (gates.equations_resolve, add_markdown("$$x \\tag{5.1}$$"), "does not begin with 4."),
     (gates.equations_resolve, add_markdown("$$x \\tag{4.1}$$"), "two equations have the number"),
+    (gates.equations_resolve, add_markdown("$$\na &= b\n$$"), "outside an environment"),
     (gates.equations_resolve, add_markdown("By equation (4.7)."), "(4.7) is named but"),
     (gates.equations_resolve, add_markdown("By equations (4.1) and (4.7)."), "(4.7) is named but"),
     (gates.links_resolve, add_markdown("[x](../book/absent.md)"), "leads to no file"),
