@@ -102,7 +102,7 @@ def sample_cells(name: str) -> list[dict[str, Any]]:
         ),
         markdown_cell(
             f"## Counting\n\nAs in [Clark et al., 2020](../book/bibliography.md#clark2020):\n\n"
-            f"$$\n\\begin{{aligned}} a &= b \\\\ c &= d \\end{{aligned}} \\tag{{{number}.1}}\n$$\n\n"
+            f"$$\n\\begin{{aligned}} a&=b \\\\ c &= d \\end{{aligned}} \\tag{{{number}.1}}\n$$\n\n"
             f"See equation ({number}.1)."
         ),
         code_cell("for step in range(steps):\n    print(step, word)"),
