@@ -1,6 +1,6 @@
-"""What three quarters of a minute of pre-training teach, for three starts; drawn in chapter 5.2.
+"""What fifty seconds of pre-training on one core teach, for three starts; drawn in chapter 5.2.
 
-    python experiments/small_budget.py [--seconds 45] [--seeds 3]
+    python experiments/small_budget.py [--seconds 50] [--seeds 3]
 
 All three runs read the documentation of Python (`corpora.python_documentation`) with the size
 `nano`, for the same time. Their discriminators are judged on held-out documents corrupted once,
@@ -120,7 +120,7 @@ def measure(
 def main() -> None:
     """Run the three arms and write experiments/results/small_budget.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=45)
+    parser.add_argument("--seconds", type=float, default=50)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     started = time.perf_counter()
