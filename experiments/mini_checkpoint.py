@@ -107,7 +107,7 @@ def publish(text: Path, output: Path) -> None:
     data = {f"train-{shard:02d}": text / f"train-{shard:02d}.txt.xz" for shard in range(SHARDS)}
     recorded.write(
         "mini_checkpoint",
-        command="python experiments/mini_checkpoint.py --text TEXT --output RUN",
+        command="python experiments/mini_checkpoint.py --text TEXT --output RUN --threads 1",
         seeds=[CONFIG.seed],
         data=data | {"valid": text / "valid.txt.xz"},
         seconds=log[-1]["seconds"],
