@@ -142,7 +142,7 @@ def _documentation_files() -> Iterator[Path]:
     """Yield every module whose documentation is read, in a fixed order."""
     standard = Path(sysconfig.get_path("stdlib"))
     skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "testing"}
-    roots = [("python", standard)]
+    roots = [standard]
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -150,13 +150,10 @@ def _documentation_files() -> Iterator[Path]:
                 f"the documentation corpus reads {package}, which is not installed: install "
                 "the book's requirements."
             )
-        roots.append((package, Path(spec.origin).parent))
-    for name, root in roots:
+        roots.append(Path(spec.origin).parent)
+    for root in roots:
         for path in sorted(root.rglob("*.py")):
-            folders = path.relative_to(root).parts[:-1]
-            # half of torch's files are compiler internals in private folders: little prose there
-            private = name == "torch" and any(folder.startswith("_") for folder in folders)
-            if not private and not skipped.intersection(folders):
+            if not skipped.intersection(path.relative_to(root).parts):
                 yield path
 
 
