@@ -74,51 +74,86 @@ def electra_config(size: ElectraSize, **overrides: Any) -> ElectraConfig:
 
 
 def sample_tokens(
-    logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    logits: Tensor,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    uniform: Tensor | None = None,
 ) -> Tensor:
-    """Draw one token from each row of softmax(logits / temperature), by the Gumbel-max trick.
+    """Draw one token from each row of softmax(logits / temperature).
 
-    Adding Gumbel noise to the logits and taking the largest is a draw from their softmax (Gumbel,
-    1954). Noise and sum are computed in float32 whatever the logits come in: in float16 the noise
-    overflows (pytorch#41663). No gradient passes.
+    Without ``uniform`` by the Gumbel-max trick, as the official code: adding Gumbel noise to the
+    logits and taking the largest is a draw from their softmax (Gumbel, 1954). It needs one random
+    number for each token of the vocabulary.
+
+    With ``uniform`` by inverting the cumulative distribution: the token drawn is the first whose
+    cumulative probability exceeds the number. One random number for each position is less work,
+    and it can be tied to the position: the same example gets the same noise however a batch is
+    split over processes.
+
+    Both compute in float32 whatever the logits come in: in float16 the Gumbel noise overflows
+    (pytorch#41663). No gradient passes.
 
     Args:
         logits: ``(..., vocab)``.
         temperature: above 1 flattens the distribution, below 1 sharpens it.
-        generator: source of randomness.
+        generator: source of randomness of the Gumbel noise.
+        uniform: float32 numbers in [0, 1), ``(...)``.
 
     Returns:
         Token ids, ``(...)``.
 
     Raises:
-        ValueError: if the temperature is not positive.
+        ValueError: if the temperature is not positive, or ``uniform`` has another shape.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, not {temperature!r}.")
     logits = logits.detach().float()
+    if uniform is not None:
+        if uniform.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"uniform has the shape {tuple(uniform.shape)} and the logits "
+                f"{tuple(logits.shape)}: give one number for each row of logits."
+            )
+        cumulative = (logits / temperature).softmax(-1).cumsum(-1)
+        # Rounding leaves the last sum a little off 1. Scaled by it and kept below it, the number
+        # always meets a token, and one whose probability is above zero.
+        total = cumulative[..., -1]
+        reach = torch.minimum(uniform.float() * total, total.nextafter(torch.zeros_like(total)))
+        tokens = torch.searchsorted(cumulative, reach[..., None], right=True).squeeze(-1)
+        return tokens.clamp_max(logits.shape[-1] - 1)  # NaN logits: no id outside the vocabulary
     waiting_time = torch.empty_like(logits).exponential_(generator=generator)
     gumbel = -waiting_time.clamp_min(torch.finfo(torch.float32).tiny).log()
     return (logits / temperature + gumbel).argmax(-1)
 
 
-def mean_over(values: Tensor, where: Tensor) -> Tensor:
-    """Mean of ``values`` at the positions where ``where`` is true; 0 if there is none."""
+def mean_over(values: Tensor, where: Tensor, count: Tensor | float | None = None) -> Tensor:
+    """Mean of ``values`` at the positions where ``where`` is true; 0 if there is none.
+
+    ``count`` replaces the number of those positions as divisor: a part of a batch, divided by the
+    positions of the whole batch, gives its share of the whole batch's mean.
+    """
     where = where.to(values.dtype)
-    return (values * where).sum() / where.sum().clamp_min(1.0)
+    return (values * where).sum() / (where.sum().clamp_min(1.0) if count is None else count)
 
 
-def discriminator_loss(logits: Tensor, is_replaced: Tensor, attention_mask: Tensor) -> Tensor:
+def discriminator_loss(
+    logits: Tensor,
+    is_replaced: Tensor,
+    attention_mask: Tensor,
+    num_tokens: Tensor | float | None = None,
+) -> Tensor:
     """L_Disc: binary cross-entropy, mean over all real tokens of the batch, in nats.
 
     Args:
         logits: ``(batch, seq_len)``; positive means "replaced".
         is_replaced: ``(batch, seq_len)``, boolean.
         attention_mask: ``(batch, seq_len)``, 1 at real tokens. [CLS] and [SEP] count.
+        num_tokens: divisor, if it is not the number of real tokens here; see :func:`mean_over`.
     """
     losses = F.binary_cross_entropy_with_logits(
         logits.float(), is_replaced.float(), reduction="none"
     )
-    return mean_over(losses, attention_mask)
+    return mean_over(losses, attention_mask, num_tokens)
 
 
 @dataclass
@@ -289,16 +324,21 @@ class ElectraForJointPreTraining(PreTrainedModel):
         labels: Tensor,
         generator_logits: Tensor,
         sampling_generator: torch.Generator | None = None,
+        sampling_uniform: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Put one sample at each chosen position.
+
+        ``sampling_uniform``, ``(batch, seq_len)``, makes the draw follow from the position's own
+        number; see :func:`sample_tokens`.
 
         Returns:
             x^corrupt, and where it differs from x: both ``(batch, seq_len)``. A sample that happens
             to be the original token counts as original (paper, section 2).
         """
         chosen = labels != IGNORED
+        uniform = None if sampling_uniform is None else sampling_uniform[chosen]
         samples = sample_tokens(
-            generator_logits, self.config.sampling_temperature, sampling_generator
+            generator_logits, self.config.sampling_temperature, sampling_generator, uniform
         )
         corrupted_ids = input_ids.masked_scatter(chosen, samples.to(input_ids.dtype))
         return corrupted_ids, chosen & (corrupted_ids != labels)
@@ -310,9 +350,16 @@ class ElectraForJointPreTraining(PreTrainedModel):
         labels: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         sampling_generator: torch.Generator | None = None,
+        sampling_uniform: Tensor | None = None,
+        num_chosen: Tensor | float | None = None,
+        num_tokens: Tensor | float | None = None,
         **_: Any,
     ) -> JointPreTrainingOutput:
         """Run both networks and compute both losses.
+
+        Both losses are means over the batch. Where a step consists of several batches (gradient
+        accumulation, several processes), give ``num_chosen`` and ``num_tokens`` of the whole step:
+        the losses of the parts then add up to those of one large batch, and so do the gradients.
 
         Args:
             input_ids: x^masked, ``(batch, seq_len)``.
@@ -320,6 +367,10 @@ class ElectraForJointPreTraining(PreTrainedModel):
             labels: original tokens at the chosen positions, -100 elsewhere, ``(batch, seq_len)``.
             token_type_ids: ``(batch, seq_len)``; all 0 if absent.
             sampling_generator: source of randomness for the samples.
+            sampling_uniform: or the samples' random numbers themselves, in [0, 1), one for each
+                position, ``(batch, seq_len)``.
+            num_chosen: divisor of L_MLM; by default the number of chosen positions here.
+            num_tokens: divisor of L_Disc; by default the number of real tokens here.
 
         Raises:
             ValueError: if ``labels`` are missing, or the sequence is longer than the positions.
@@ -341,15 +392,17 @@ class ElectraForJointPreTraining(PreTrainedModel):
         chosen = labels != IGNORED
         generator_logits = self.predict_masked(input_ids, attention_mask, chosen, token_type_ids)
         losses = F.cross_entropy(generator_logits.float(), labels[chosen], reduction="sum")
-        generator_loss = losses / chosen.sum().clamp_min(1)
+        generator_loss = losses / (chosen.sum().clamp_min(1) if num_chosen is None else num_chosen)
 
         corrupted_ids, is_replaced = self.corrupt(
-            input_ids, labels, generator_logits, sampling_generator
+            input_ids, labels, generator_logits, sampling_generator, sampling_uniform
         )
         discriminator_logits = self.discriminator(
             corrupted_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         ).logits
-        disc_loss = discriminator_loss(discriminator_logits, is_replaced, attention_mask)
+        disc_loss = discriminator_loss(
+            discriminator_logits, is_replaced, attention_mask, num_tokens
+        )
 
         return JointPreTrainingOutput(
             loss=generator_loss + self.config.discriminator_weight * disc_loss,

@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, ElectraConfig
 
@@ -147,6 +149,66 @@ def test_sampling_half_precision_logits_stays_finite():
     assert (sample_tokens(logits) == 7).all()
 
 
+def test_one_uniform_number_draws_from_the_softmax():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, float("-inf")])
+    uniform = torch.rand(40_000, generator=torch.Generator().manual_seed(0))
+    for temperature in (1.0, 2.0):
+        draws = sample_tokens(logits.expand(40_000, 5), temperature, uniform=uniform)
+        counts = torch.bincount(draws, minlength=5).numpy()
+        expected = 40_000 * (logits[:4].double() / temperature).softmax(0).numpy()
+        assert counts[4] == 0
+        assert stats.chisquare(counts[:4], expected).pvalue > 0.001
+
+
+def test_inverse_cumulative_draw_by_hand():
+    # probabilities 1/2, 1/4, 1/4: sums 0.5, 0.75, 1; a number on a boundary takes the next token
+    logits = torch.tensor([0.5, 0.25, 0.25]).log().expand(6, 3)
+    uniform = torch.tensor([0.0, 0.49, 0.5, 0.74, 0.76, 1 - 2**-24])
+    assert sample_tokens(logits, uniform=uniform).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@given(st.integers(1, 2000), st.floats(-80, 80), st.integers(0, 2**32 - 1))
+def test_a_uniform_draw_stays_in_the_vocabulary_and_on_possible_tokens(vocab, spread, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(3, 4, vocab, generator=generator)
+    logits[..., -1] = float("-inf") if vocab > 1 else 0.0
+    for uniform in (torch.zeros(3, 4), torch.full((3, 4), 1 - 2**-24)):
+        tokens = sample_tokens(logits, uniform=uniform)
+        probabilities = logits.softmax(-1).gather(-1, tokens[..., None])
+        assert (probabilities > 0).all()
+
+
+def test_no_sample_leaves_the_vocabulary_even_where_logits_are_not_numbers():
+    assert sample_tokens(torch.full((2, 5), float("nan")), uniform=torch.rand(2)).max() < 5
+
+
+def parts(masked: MaskedBatch, uniform: torch.Tensor, sizes: list[int]) -> list[dict]:
+    tensors = {
+        "input_ids": masked.input_ids,
+        "attention_mask": masked.attention_mask,
+        "labels": masked.labels,
+        "sampling_uniform": uniform,
+    }
+    split = {name: tensor.split(sizes) for name, tensor in tensors.items()}
+    return [{name: split[name][i] for name in tensors} for i in range(len(sizes))]
+
+
+def test_parts_of_a_batch_with_global_counts_add_up_to_the_whole_batch(model, masked):
+    uniform = torch.rand(masked.labels.shape, generator=torch.Generator().manual_seed(2))
+    counts = {"num_chosen": masked.chosen.sum(), "num_tokens": masked.attention_mask.sum()}
+    whole = model(**parts(masked, uniform, [3])[0])
+    whole.loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    outputs = [model(**part, **counts) for part in parts(masked, uniform, [1, 2])]
+    for output in outputs:
+        output.loss.backward()
+    assert torch.equal(torch.cat([o.corrupted_ids for o in outputs]), whole.corrupted_ids)
+    torch.testing.assert_close(sum(o.loss for o in outputs), whole.loss, atol=1e-5, rtol=0)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], atol=1e-5, rtol=0, msg=name)
+
+
 def test_discriminator_loss_by_hand():
     # sigmoid(0) = 1/2 costs log 2 whichever the label; the padded position does not count
     logits = torch.tensor([[0.0, 0.0, 9.0]])
@@ -173,6 +235,8 @@ def test_errors(model, masked, tmp_path):
         ElectraForJointPreTraining.from_halves(tmp_path)
     with pytest.raises(ValueError, match="temperature must be positive"):
         sample_tokens(torch.zeros(2), temperature=0)
+    with pytest.raises(ValueError, match="one number for each row"):
+        sample_tokens(torch.zeros(3, 4), uniform=torch.zeros(4))
     small, other = ElectraConfig(embedding_size=16), ElectraConfig(embedding_size=32)
     with pytest.raises(ValueError, match="embedding_size must agree"):
         ElectraForJointPreTraining(ElectraJointConfig(small, other))
