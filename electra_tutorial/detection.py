@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import ElectraForPreTraining
 
-from electra_tutorial.finetuning import collate, find_checkpoint, load_pretrained
+from electra_tutorial.checkpoints import find_checkpoint, load_pretrained
+from electra_tutorial.encoding import collate
 from electra_tutorial.tokenization import load_tokenizer
 
 

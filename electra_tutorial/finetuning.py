@@ -8,16 +8,13 @@ learning_rate * decay: the code counts one level too many and gives it decay squ
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +27,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import AutoConfig, ElectraForSequenceClassification
+from transformers import ElectraForSequenceClassification
 
 from electra_tutorial import environment
+from electra_tutorial.checkpoints import find_checkpoint, load_pretrained, quiet
 from electra_tutorial.config import FineTuningConfig
+from electra_tutorial.encoding import Encoded, LengthGroupedBatches, collate, encode
 from electra_tutorial.metrics import (
     accuracy,
     bootstrap_interval,
@@ -45,12 +43,9 @@ from electra_tutorial.metrics import (
     classification_report,
     confusion_matrix,
 )
-from electra_tutorial.modeling import no_progress_bars
 from electra_tutorial.tasks import Task
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import learning_rate_factor
-
-Encoded = dict[str, list[int]]  # input_ids, token_type_ids, attention_mask of one item
 
 
 @dataclass(frozen=True)
@@ -200,7 +195,7 @@ def fine_tune(
     best: tuple[tuple[float, float], int, Evaluation, dict[str, Tensor]] | None = None
     for epoch in tqdm(range(1, config.epochs + 1), unit="epoch", disable=not show_progress):
         epoch_started = time.perf_counter()
-        sampler.set_epoch(epoch)
+        sampler.epoch = epoch - 1  # every pass in an order of its own, the same in every process
         prepared.train()
         epoch_losses = []
         for batch in loader:
@@ -277,88 +272,6 @@ def parameter_groups(model: torch.nn.Module, config: FineTuningConfig) -> list[d
         {"params": parameters, "lr": lr, "weight_decay": decay}
         for (lr, decay), parameters in groups.items()
     ]
-
-
-class LengthGroupedBatches(Sampler[list[int]]):
-    """Batches of items of similar length, in random order: less padding, so less work.
-
-    The items are shuffled anew in each epoch, cut into pools of 16 batches, sorted by length inside
-    a pool and cut into batches, whose order is shuffled.
-    """
-
-    POOL = 16
-
-    def __init__(self, lengths: Sequence[int], config: FineTuningConfig) -> None:
-        self.lengths = np.asarray(lengths)
-        self.batch_size = config.batch_size
-        self.seed = config.seed
-        self.epoch = 0
-        self.drop_last = False
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which order the next pass has."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
-        pool = self.POOL * self.batch_size
-        for start in range(0, len(order), pool):
-            part = order[start : start + pool]
-            order[start : start + pool] = part[np.argsort(self.lengths[part], kind="stable")]
-        starts = np.arange(0, len(order), self.batch_size)
-        for start in random.permutation(starts):
-            yield order[start : start + self.batch_size].tolist()
-
-
-def encode(
-    tokenizer: Any, dataset: Dataset, max_length: int, model_config: Any, name: str = "the data"
-) -> list[Encoded]:
-    """Turn texts, or pairs, into token ids, cut after `max_length` tokens.
-
-    Raises:
-        TypeError: if a text is not a string.
-        ValueError: if there is no text, one is empty, or max_length exceeds the positions.
-    """
-    positions = model_config.max_position_embeddings
-    if max_length > positions:
-        raise ValueError(
-            f"max_length {max_length} exceeds the {positions} positions of this model: use "
-            f"max_length={positions} or less."
-        )
-    columns = [column for column in ("text", "text_pair") if column in dataset.column_names]
-    if "text" not in columns or not len(dataset):
-        raise ValueError(f"{name} has no text: give at least one row with the column text.")
-    texts = [list(dataset[column]) for column in columns]
-    for column, values in zip(columns, texts, strict=True):
-        for row, value in enumerate(values):
-            if not isinstance(value, str):
-                kind = type(value).__name__
-                raise TypeError(f"{column} in row {row} of {name} must be a string, not {kind}.")
-            if not value.strip():
-                raise ValueError(
-                    f"{column} in row {row} of {name} is empty: remove or complete the row."
-                )
-    encoded = tokenizer(*texts, truncation=True, max_length=max_length)
-    keys = ("input_ids", "token_type_ids", "attention_mask")
-    return [
-        dict(zip(keys, row, strict=True)) for row in zip(*(encoded[k] for k in keys), strict=True)
-    ]
-
-
-def collate(rows: Sequence[Encoded], labels: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Pad to the longest of `rows`: each tensor (batch, seq_len), labels (batch,).
-
-    Padding is 0 everywhere: where attention_mask is 0, input_ids have no effect.
-    """
-    batch = {
-        key: pad_sequence([torch.tensor(row[key]) for row in rows], batch_first=True)
-        for key in rows[0]
-    }
-    return batch if labels is None else {**batch, "labels": torch.tensor(labels)}
 
 
 @torch.no_grad()
@@ -471,62 +384,6 @@ def bag_of_words_baseline(task: Task, seed: int = 0) -> Evaluation:
     return Evaluation.of(list(task.test["label"]), shares, task.label_names)
 
 
-def find_checkpoint(checkpoint: str | Path) -> str:
-    """Where a checkpoint lies: the bundled one for "mini", a folder, or a hub id as it is.
-
-    Raises:
-        TypeError: if it is neither a string nor a path.
-        FileNotFoundError: if a path was named and no checkpoint is there.
-    """
-    if checkpoint == "mini":
-        checkpoint = Path(str(files("electra_tutorial"))) / "builtin" / "mini" / "discriminator"
-    try:
-        path = Path(checkpoint)
-    except TypeError:
-        kind = type(checkpoint).__name__
-        raise TypeError(f"checkpoint must be 'mini', a folder or a hub id, not {kind}.") from None
-    if (path / "config.json").is_file():
-        return str(path)
-    if path.is_dir():
-        inside = sorted(p.parent.name for p in path.glob("*/config.json"))
-        hint = f"; name a folder inside it: {', '.join(inside)}" if inside else ""
-        raise FileNotFoundError(f"There is no config.json in {path}, so no checkpoint{hint}.")
-    if isinstance(checkpoint, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", checkpoint):
-        raise FileNotFoundError(
-            f"There is no checkpoint at {checkpoint}: name a folder that holds config.json, a hub "
-            "id such as google/electra-small-discriminator, or 'mini'."
-        )
-    return checkpoint
-
-
-def load_pretrained(model_class: Any, source: str, **changes: Any) -> tuple[Any, list[str]]:
-    """Load an ELECTRA in fp32 without bars and notices: (model, names of weights that were new).
-
-    transformers would otherwise keep the number type of the file, and train in fp16 on a CPU.
-
-    Raises:
-        ValueError: if there is nothing to load, or it is not an ELECTRA.
-    """
-    try:
-        with _quiet():
-            model_config = AutoConfig.from_pretrained(source)
-            if model_config.model_type != "electra":
-                raise ValueError(f"it is a {model_config.model_type} model")
-            model, loading = model_class.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, **changes
-            )
-        new = sorted(loading["missing_keys"])
-        if any(name.startswith("electra.") for name in new):
-            raise ValueError("its file lacks weights of the encoder")
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
-        raise ValueError(
-            f"No ELECTRA could be loaded from {source!r} ({reason}): name a folder with an ELECTRA "
-            "checkpoint, a hub id that you can reach, or 'mini'."
-        ) from error
-    return model, new
-
-
 def load_classifier(
     checkpoint: str | Path,
     label_names: Sequence[str],
@@ -590,7 +447,7 @@ def _save(result: FineTuningResult, task: Task, config: FineTuningConfig, output
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output_dir.with_name(f".{output_dir.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    with _quiet():
+    with quiet():
         result.model.save_pretrained(unfinished)
         result.tokenizer.save_pretrained(unfinished)
     facts = {
@@ -601,16 +458,3 @@ def _save(result: FineTuningResult, task: Task, config: FineTuningConfig, output
     }
     (unfinished / "fine_tuning.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     os.replace(unfinished, output_dir)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and its notice of a new head, which is what we want, out of sight."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with no_progress_bars():
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
-from transformers import PreTrainedTokenizerFast
+import torch
+from transformers import (
+    BertTokenizer,
+    ElectraConfig,
+    ElectraForPreTraining,
+    PreTrainedTokenizerFast,
+)
 
 from electra_tutorial.corpora import Corpus
 from electra_tutorial.tokenization import train_wordpiece
@@ -26,3 +36,38 @@ def corpus() -> Corpus:
 def tokenizer() -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer of 100 tokens at most, trained on the tiny documents."""
     return train_wordpiece(DOCUMENTS, vocab_size=100)
+
+
+def save_checkpoint(
+    folder: Path,
+    words: Sequence[str],
+    model_class: Any = ElectraForPreTraining,
+    dtype: torch.dtype = torch.float32,
+    **changes: Any,
+) -> Path:
+    """Write a random ELECTRA of 2 layers, and a tokenizer of these word pieces, into `folder`.
+
+    `changes` go to `ElectraConfig`, for example max_position_embeddings.
+    """
+    folder.mkdir()
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = ElectraConfig(
+        vocab_size=len(vocabulary),
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        **changes,
+    )
+    model_class(config).to(dtype).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> Callable[..., Path]:
+    """`save_checkpoint()`, for tests that need a model but nothing that it learned."""
+    return save_checkpoint

@@ -1,42 +1,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import BertTokenizer, ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
+from transformers import BertTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electra_tutorial.detection import detect_replacements, rank_candidates
 
 WORDS = ["the", "chef", "cook", "##ed", "ate", "meal", "a", "soup", "."]
 
 
-def save(folder: Path, model_class: Any = ElectraForPreTraining) -> Path:
-    """A random ELECTRA with 12 positions, and its tokenizer."""
-    folder.mkdir()
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = ElectraConfig(
-        vocab_size=len(vocabulary),
-        embedding_size=16,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=12,
-        initializer_range=0.3,
-    )
-    model_class(config).save_pretrained(folder)
-    return folder
+def save(make: Callable[..., Path], folder: Path, model_class: Any = ElectraForPreTraining) -> Path:
+    """A random ELECTRA with 12 positions, far enough from zero that its answers differ."""
+    return make(folder, WORDS, model_class, max_position_embeddings=12, initializer_range=0.3)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("checkpoint") / "discriminator")
+def checkpoint(
+    make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return save(make_checkpoint, tmp_path_factory.mktemp("checkpoint") / "discriminator")
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +120,10 @@ def test_bad_templates_and_candidates_are_refused(
         rank_candidates(template, candidates, *pair)
 
 
-def test_a_checkpoint_without_the_discriminators_head_is_refused(tmp_path: Path) -> None:
-    folder = save(tmp_path / "generator", ElectraForMaskedLM)
+def test_a_checkpoint_without_the_discriminators_head_is_refused(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = save(make_checkpoint, tmp_path / "generator", ElectraForMaskedLM)
     with pytest.raises(ValueError, match="no discriminator head"):
         detect_replacements("the chef", folder)
 

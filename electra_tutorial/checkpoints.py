@@ -1,0 +1,88 @@
+"""Find and load an ELECTRA checkpoint: the bundled one, a folder, or one of the hub.
+
+Checkpoints are ordinary Hugging Face folders. What is loaded is in fp32, whatever the file holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from electra_tutorial.modeling import no_progress_bars
+
+
+def find_checkpoint(checkpoint: str | Path) -> str:
+    """Where a checkpoint lies: the bundled one for "mini", a folder, or a hub id as it is.
+
+    Raises:
+        TypeError: if it is neither a string nor a path.
+        FileNotFoundError: if a path was named and no checkpoint is there.
+    """
+    if checkpoint == "mini":
+        checkpoint = Path(str(files("electra_tutorial"))) / "builtin" / "mini" / "discriminator"
+    try:
+        path = Path(checkpoint)
+    except TypeError:
+        kind = type(checkpoint).__name__
+        raise TypeError(f"checkpoint must be 'mini', a folder or a hub id, not {kind}.") from None
+    if (path / "config.json").is_file():
+        return str(path)
+    if path.is_dir():
+        inside = sorted(p.parent.name for p in path.glob("*/config.json"))
+        hint = f"; name a folder inside it: {', '.join(inside)}" if inside else ""
+        raise FileNotFoundError(f"There is no config.json in {path}, so no checkpoint{hint}.")
+    if isinstance(checkpoint, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", checkpoint):
+        raise FileNotFoundError(
+            f"There is no checkpoint at {checkpoint}: name a folder that holds config.json, a hub "
+            "id such as google/electra-small-discriminator, or 'mini'."
+        )
+    return checkpoint
+
+
+def load_pretrained(model_class: Any, source: str, **changes: Any) -> tuple[Any, list[str]]:
+    """Load an ELECTRA in fp32 without bars and notices: (model, names of weights that were new).
+
+    transformers would otherwise keep the number type of the file, and train in fp16 on a CPU.
+
+    Raises:
+        ValueError: if there is nothing to load, or it is not an ELECTRA.
+    """
+    try:
+        with quiet():
+            model_config = AutoConfig.from_pretrained(source)
+            if model_config.model_type != "electra":
+                raise ValueError(f"it is a {model_config.model_type} model")
+            model, loading = model_class.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True, **changes
+            )
+        new = sorted(loading["missing_keys"])
+        if any(name.startswith("electra.") for name in new):
+            raise ValueError("its file lacks weights of the encoder")
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+        raise ValueError(
+            f"No ELECTRA could be loaded from {source!r} ({reason}): name a folder with an ELECTRA "
+            "checkpoint, a hub id that you can reach, or 'mini'."
+        ) from error
+    return model, new
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' bars and its notice of a new head, which is what we want, out of sight."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with no_progress_bars():
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    ElectraForPreTraining,
+    ElectraForSequenceClassification,
+)
+
+from electra_tutorial.checkpoints import find_checkpoint, load_pretrained
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A random discriminator, saved in half precision."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "discriminator"
+    return make_checkpoint(folder, ["a", "b"], dtype=torch.float16)
+
+
+def test_a_checkpoint_is_found_by_name_folder_or_hub_id(checkpoint: Path) -> None:
+    assert Path(find_checkpoint("mini")).parts[-3:] == ("builtin", "mini", "discriminator")
+    assert find_checkpoint(checkpoint) == find_checkpoint(str(checkpoint)) == str(checkpoint)
+    hub_id = "google/electra-small-discriminator"
+    assert find_checkpoint(hub_id) == hub_id
+
+
+def test_a_half_precision_file_is_loaded_in_fp32(checkpoint: Path) -> None:
+    model, new = load_pretrained(ElectraForPreTraining, str(checkpoint))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert new == []
+
+
+def test_weights_that_the_file_lacks_are_named(checkpoint: Path) -> None:
+    _, new = load_pretrained(ElectraForSequenceClassification, str(checkpoint), num_labels=3)
+    assert new == [
+        f"classifier.{layer}.{kind}"
+        for layer in ("dense", "out_proj")
+        for kind in ("bias", "weight")
+    ]
+
+
+def test_nothing_is_printed(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_pretrained(ElectraForSequenceClassification, str(checkpoint))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/absent/model", "no checkpoint at runs/absent/model"),
+        ("/absent/model", "no checkpoint at /absent/model"),
+        ("small", "or 'mini'"),
+        (Path("someone/model"), "no checkpoint at someone"),
+    ],
+)
+def test_an_unknown_checkpoint_is_refused(name: str | Path, message: str) -> None:
+    with pytest.raises(FileNotFoundError, match=message):
+        find_checkpoint(name)
+
+
+def test_a_folder_above_the_checkpoint_is_refused_with_a_hint(checkpoint: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a folder inside it: discriminator"):
+        find_checkpoint(checkpoint.parent)
+
+
+def test_another_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="'mini', a folder or a hub id, not int"):
+        find_checkpoint(3)  # type: ignore[arg-type]
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    BertModel(
+        BertConfig(
+            vocab_size=30,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+        )
+    ).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"No ELECTRA .* \(it is a bert model\)"):
+        load_pretrained(ElectraForPreTraining, str(tmp_path))
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="that you can reach") as caught:
+        load_pretrained(ElectraForPreTraining, "nobody/no-such-model")
+    assert "\n" not in str(caught.value)
