@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from electra_tutorial import environment
+
 PACKAGE = Path(__file__).resolve().parent
 PROJECT = PACKAGE.parent
 # What every file holds: key -> the types of its value. Besides, `results` holds final numbers and
@@ -34,15 +36,6 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "data": (dict,),
     "seconds": (int, float),
 }
-VERSIONS_OF = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "accelerate",
-    "datasets",
-    "numpy",
-    "scikit-learn",
-)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -91,12 +84,12 @@ def write(
 
     `data` names each data set: a path to a file, of which the size and SHA-256 are stored, or a
     mapping that already says what it was (`hash_texts()` helps). `command` is taken from the
-    running script when absent.
+    running script when absent; versions, hardware and threads are those of this process.
 
     Raises:
         ValueError: if there is neither a result nor a curve, or a number is NaN or infinite.
     """
-    from electra_tutorial import environment  # imports torch, which load() does not need
+    import torch  # reading a run does not need it
 
     if not results and not curves:
         raise ValueError(f"The run {name!r} has neither results nor curves; give at least one.")
@@ -104,8 +97,9 @@ def write(
         "command": command or _running_command(),
         "code_version": code_version(),
         "package_versions": {"python": sys.version.split()[0]}
-        | {package: importlib.metadata.version(package) for package in VERSIONS_OF},
-        "hardware": environment.hardware(),
+        | {package: importlib.metadata.version(package) for package in environment.PACKAGES},
+        # A run may use fewer cores than there are.
+        "hardware": environment.hardware() | {"threads": str(torch.get_num_threads())},
         "seeds": list(seeds),
         "data": {
             key: dict(value) if isinstance(value, Mapping) else hash_file(value)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from electra_tutorial import recorded
+from electra_tutorial import environment, recorded
 
 
 @pytest.fixture
@@ -44,8 +45,9 @@ def test_what_was_written_is_loaded(project: Path) -> None:
     }
     assert run["data"]["texts"]["texts"] == 2
     assert run["package_versions"]["python"] == sys.version.split()[0]
-    assert run["package_versions"]["torch"]
+    assert set(run["package_versions"]) == {"python", *environment.PACKAGES}
     assert run["hardware"]["cores"]
+    assert run["hardware"]["threads"] == str(torch.get_num_threads())
     assert recorded.names() == ["run"]
 
 
