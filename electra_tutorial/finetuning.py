@@ -25,7 +25,7 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -360,28 +360,34 @@ def predict(
 
 
 def bag_of_words_baseline(task: Task, seed: int = 0) -> Evaluation:
-    """What word counts alone give: TF-IDF of words and word pairs, and a logistic regression.
+    """What word counts alone give: `fit_bag_of_words()`, evaluated once on the test split."""
+    model = fit_bag_of_words(task, seed)
+    # A class that no training row has gets probability 0.
+    shares = np.zeros((len(task.test), len(task.label_names)))
+    shares[:, model.classes_] = model.predict_proba(_joined(task, task.test))
+    return Evaluation.of(list(task.test["label"]), shares, task.label_names)
 
-    Its regularisation is chosen on the validation split, and the test split is evaluated once. The
-    texts of a pair are joined. The solver is deterministic: `seed` reaches it, but changes nothing.
+
+def fit_bag_of_words(task: Task, seed: int = 0) -> Pipeline:
+    """TF-IDF of words and word pairs, and a logistic regression, trained on the training split.
+
+    Its regularisation is chosen on the validation split. The texts of a pair are joined. The solver
+    is deterministic: `seed` reaches it, but changes nothing.
     """
-
-    def texts(split: Dataset) -> list[str]:
-        return [" ".join(row) for row in zip(*(split[c] for c in task.text_columns), strict=True)]
-
     models = []
     for inverse_strength in (0.1, 1.0, 10.0, 100.0):
         model = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
             LogisticRegression(C=inverse_strength, max_iter=1000, random_state=seed),
-        ).fit(texts(task.train), list(task.train["label"]))
-        called = model.predict(texts(task.validation))
+        ).fit(_joined(task, task.train), list(task.train["label"]))
+        called = model.predict(_joined(task, task.validation))
         models.append((accuracy(list(task.validation["label"]), called), model))
-    best = max(models, key=lambda pair: pair[0])[1]
-    # A class that no training row has gets probability 0.
-    shares = np.zeros((len(task.test), len(task.label_names)))
-    shares[:, best.classes_] = best.predict_proba(texts(task.test))
-    return Evaluation.of(list(task.test["label"]), shares, task.label_names)
+    return max(models, key=lambda pair: pair[0])[1]
+
+
+def _joined(task: Task, split: Dataset) -> list[str]:
+    """The texts of a split; those of a pair become one."""
+    return [" ".join(row) for row in zip(*(split[c] for c in task.text_columns), strict=True)]
 
 
 def load_classifier(

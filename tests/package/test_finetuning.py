@@ -250,7 +250,14 @@ def test_evaluation_by_hand() -> None:
 
 def test_bag_of_words_baseline() -> None:
     for pairs in (False, True):
-        assert bag_of_words_baseline(make_task(pairs), seed=1).metrics["accuracy"] > 0.9
+        task = make_task(pairs)
+        baseline = bag_of_words_baseline(task, seed=1)
+        assert baseline.metrics["accuracy"] > 0.9
+        texts = [
+            " ".join(row) for row in zip(*(task.test[c] for c in task.text_columns), strict=True)
+        ]
+        predictions = finetuning.fit_bag_of_words(task).predict(texts)
+        assert predictions.tolist() == baseline.predictions.tolist()
 
 
 def test_bag_of_words_knows_classes_that_have_no_training_row() -> None:
