@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,69 +30,17 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import ElectraForSequenceClassification
+from transformers import PreTrainedModel
 
 from electra_tutorial import environment
 from electra_tutorial.checkpoints import find_checkpoint, load_pretrained, quiet
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import Encoded, LengthGroupedBatches, collate, encode
-from electra_tutorial.metrics import (
-    accuracy,
-    bootstrap_interval,
-    classification_metrics,
-    classification_report,
-    confusion_matrix,
-)
+from electra_tutorial.heads import HEADS, AnyEvaluation, Evaluation, Head, head_of
+from electra_tutorial.metrics import accuracy
 from electra_tutorial.tasks import Task
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import learning_rate_factor
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a classifier said about labelled items, in their order.
-
-    Attributes:
-        labels, predictions: numbers of the classes, each of shape (items,).
-        probabilities: of shape (items, classes).
-        metrics: accuracy, accuracy_interval (95 %, bootstrap over the items), macro_f1, matthews,
-            loss (the mean of -log of the true class's probability), per_label.
-        label_names: the names of the classes.
-    """
-
-    labels: np.ndarray
-    predictions: np.ndarray
-    probabilities: np.ndarray
-    metrics: dict[str, Any]
-    label_names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, labels: Any, probabilities: Any, label_names: Sequence[str]) -> Evaluation:
-        """Evaluate `probabilities` (items, classes) against `labels` (items,)."""
-        known, shares = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-        called = shares.argmax(axis=1)
-        measured = classification_metrics(known, called, label_names)
-        measured["accuracy_interval"] = bootstrap_interval(accuracy, known, called)
-        # The floor keeps the loss finite where a probability is rounded to 0.
-        truth = np.clip(shares[np.arange(len(known)), known], 1e-12, None)
-        measured["loss"] = float(-np.log(truth).mean())
-        return cls(known, called, shares, measured, tuple(label_names))
-
-    @property
-    def report(self) -> str:
-        """scikit-learn's table of precision, recall and F1."""
-        return classification_report(self.labels, self.predictions, self.label_names)
-
-    @property
-    def confusion_matrix(self) -> np.ndarray:
-        """Counts of shape (classes, classes): the row is the true class."""
-        return confusion_matrix(self.labels, self.predictions, self.label_names)
-
-    def interval(
-        self, metric: Callable[[Any, Any], float] = accuracy, **settings: Any
-    ) -> tuple[float, float]:
-        """Bootstrap interval of any metric of labels and predictions."""
-        return bootstrap_interval(metric, self.labels, self.predictions, **settings)
 
 
 @dataclass(frozen=True)
@@ -100,7 +48,7 @@ class FineTuningResult:
     """What `fine_tune()` returns.
 
     Attributes:
-        model: the classifier as it was after the best epoch.
+        model: the model as it was after the best epoch.
         tokenizer: the one it reads with.
         history: for each epoch epoch, train_loss, validation_loss, the task's metric and seconds.
         losses: the training loss of every step.
@@ -109,11 +57,11 @@ class FineTuningResult:
         seconds: the whole run.
     """
 
-    model: ElectraForSequenceClassification
+    model: PreTrainedModel
     tokenizer: Any
     history: list[dict[str, float]]
     losses: list[float]
-    validation: Evaluation
+    validation: AnyEvaluation
     best_epoch: int
     seconds: float
 
@@ -138,7 +86,11 @@ def fine_tune(
     precision: str | None = None,
     show_progress: bool = False,
 ) -> FineTuningResult:
-    """Train a classifier for `task` and keep the epoch that is best on its validation split.
+    """Train a model for `task` and keep the epoch that is best on its validation split.
+
+    The kind of the task decides about the head and the labels: a class for a text or a pair, a
+    number, or a tag for each word (see `electra_tutorial.heads`).
+
 
     The best epoch has the highest value of the task's metric; among equals, the lowest loss. The
     run seeds every random generator with `config.seed`, so that it gives the same result again.
@@ -169,9 +121,11 @@ def fine_tune(
     started = time.perf_counter()
     plan = environment.plan(device, precision)
     environment.seed_everything(config.seed)
-    model, tokenizer = load_classifier(checkpoint, task.label_names, config, from_scratch)
-    train = encode(tokenizer, task.train, config.max_length, model.config, "train")
-    labels = _checked_labels(task.train, task.label_names, "train")
+    head = HEADS[task.kind]
+    model, tokenizer = load_for_tuning(head, checkpoint, task.label_names, config, from_scratch)
+    train, labels = head.encode(
+        tokenizer, task.train, task.label_names, config.max_length, model.config, "train"
+    )
 
     accelerator = _accelerator(plan)
     sampler = LengthGroupedBatches([len(row["input_ids"]) for row in train], config)
@@ -192,7 +146,7 @@ def fine_tune(
 
     history: list[dict[str, float]] = []
     losses: list[float] = []
-    best: tuple[tuple[float, float], int, Evaluation, dict[str, Tensor]] | None = None
+    best: tuple[tuple[float, float], int, AnyEvaluation, dict[str, Tensor]] | None = None
     for epoch in tqdm(range(1, config.epochs + 1), unit="epoch", disable=not show_progress):
         epoch_started = time.perf_counter()
         sampler.epoch = epoch - 1  # every pass in an order of its own, the same in every process
@@ -277,21 +231,27 @@ def parameter_groups(model: torch.nn.Module, config: FineTuningConfig) -> list[d
 @torch.no_grad()
 def classify(
     model: torch.nn.Module, encoded: Sequence[Encoded], batch_size: int = 64
-) -> np.ndarray:
-    """The model's logits, of shape (items, classes), in the order of `encoded`."""
+) -> list[np.ndarray]:
+    """The model's logits for each item, in the order of `encoded`.
+
+    Of shape (classes,) where the head answers for the whole text, (tokens, classes) where it
+    answers for each token.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     # Long items first: if a batch does not fit into memory, the first one shows it.
     order = np.argsort([-len(row["input_ids"]) for row in encoded], kind="stable")
-    logits = []
+    logits: dict[int, np.ndarray] = {}
     for start in range(0, len(order), batch_size):
-        rows = [encoded[i] for i in order[start : start + batch_size]]
-        batch = collate(rows)
-        logits.append(model(**{k: v.to(device) for k, v in batch.items()}).logits.float().cpu())
+        places = order[start : start + batch_size].tolist()
+        batch = collate([encoded[i] for i in places])
+        answers = model(**{k: v.to(device) for k, v in batch.items()}).logits.float().cpu().numpy()
+        for place, answer in zip(places, answers, strict=True):
+            length = len(encoded[place]["input_ids"])
+            logits[place] = answer[:length] if answer.ndim == 2 else answer
     model.train(was_training)
-    result = torch.cat(logits).numpy()
-    return result[np.argsort(order)]
+    return [logits[place] for place in range(len(encoded))]
 
 
 def evaluate(
@@ -302,8 +262,8 @@ def evaluate(
     *,
     max_length: int | None = None,
     batch_size: int = 64,
-) -> Evaluation:
-    """Classify a labelled split and measure the answers.
+) -> AnyEvaluation:
+    """Let a fine-tuned model answer a labelled split, and measure the answers.
 
     `max_length` cuts longer texts; default: 128 tokens, as in `FineTuningConfig`, or the model's
     positions where these are fewer.
@@ -312,16 +272,16 @@ def evaluate(
         ValueError: if the model has another number of classes, a text is empty, or a label is out
             of range.
     """
-    model_config: Any = model.config
-    if model_config.num_labels != len(label_names):
+    head, model_config = head_of(model), cast(Any, model.config)
+    expected = head.settings(label_names)
+    if model_config.num_labels != expected.get("num_labels", len(label_names)):
         raise ValueError(
             f"The model has {model_config.num_labels} classes, but there are {len(label_names)} "
             "label names: use the label names that it was trained with."
         )
-    labels = _checked_labels(dataset, label_names, "the data")
-    encoded = encode(tokenizer, dataset, max_length or _default_length(model_config), model_config)
-    logits = torch.from_numpy(classify(model, encoded, batch_size)).double()
-    return Evaluation.of(labels, logits.softmax(dim=1).numpy(), label_names)
+    length = max_length or _default_length(model_config)
+    encoded, labels = head.encode(tokenizer, dataset, label_names, length, model_config, "the data")
+    return head.judge(classify(model, encoded, batch_size), labels, dataset, label_names)
 
 
 def predict(
@@ -350,7 +310,7 @@ def predict(
             raise TypeError(f"Every {column} must be a string.")
     dataset = Dataset.from_dict(columns)
     encoded = encode(tokenizer, dataset, max_length or _default_length(model_config), model_config)
-    logits = torch.from_numpy(classify(model, encoded, batch_size)).double()
+    logits = torch.from_numpy(np.stack(classify(model, encoded, batch_size))).double()
     names = [model_config.id2label[i] for i in range(model_config.num_labels)]
     answers = []
     for shares in logits.softmax(dim=1).tolist():
@@ -390,36 +350,46 @@ def _joined(task: Task, split: Dataset) -> list[str]:
     return [" ".join(row) for row in zip(*(split[c] for c in task.text_columns), strict=True)]
 
 
-def load_classifier(
+def load_for_tuning(
+    head: Head,
     checkpoint: str | Path,
     label_names: Sequence[str],
     config: FineTuningConfig,
     from_scratch: bool = False,
-) -> tuple[ElectraForSequenceClassification, Any]:
-    """A classifier with a new head on a checkpoint, and the checkpoint's tokenizer.
+) -> tuple[PreTrainedModel, Any]:
+    """A model with a new head on a checkpoint, and the checkpoint's tokenizer.
 
-    The head is transformers' (dropout, dense, GELU, dropout, dense on [CLS]); the official code has
-    one dense layer less.
+    The classifier's head is transformers' (dropout, dense, GELU, dropout, dense on [CLS]); the
+    official code has one dense layer less.
     """
     source = find_checkpoint(checkpoint)
     tokenizer = load_tokenizer(source)
-    changes = {
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: i for i, name in enumerate(label_names)},
+    changes = head.settings(label_names) | {
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.dropout,
         "classifier_dropout": config.dropout,
     }
-    model, _ = load_pretrained(ElectraForSequenceClassification, source, **changes)
+    model, _ = load_pretrained(head.model_class, source, **changes)
     if from_scratch:
         environment.seed_everything(config.seed)
-        model = ElectraForSequenceClassification(model.config)
+        model = head.model_class(model.config)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"The tokenizer in {source} has {len(tokenizer)} tokens, the model "
             f"{model.config.vocab_size}: use the tokenizer that it was trained with."
         )
     return model, tokenizer
+
+
+def load_classifier(
+    checkpoint: str | Path,
+    label_names: Sequence[str],
+    config: FineTuningConfig,
+    from_scratch: bool = False,
+) -> tuple[PreTrainedModel, Any]:
+    """`load_for_tuning()` with the head of a classification."""
+    head = HEADS["classification"]
+    return load_for_tuning(head, checkpoint, label_names, config, from_scratch)
 
 
 def _accelerator(plan: environment.Plan) -> Accelerator:
@@ -429,19 +399,6 @@ def _accelerator(plan: environment.Plan) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=not distributed)
     precision = "no" if plan.precision == "fp32" else plan.precision
     return Accelerator(mixed_precision=precision, cpu=plan.device == "cpu")
-
-
-def _checked_labels(dataset: Dataset, label_names: Sequence[str], name: str) -> list[int]:
-    if "label" not in dataset.column_names:
-        raise ValueError(f"{name} has no column label; it has {', '.join(dataset.column_names)}.")
-    labels = list(dataset["label"])
-    for row, label in enumerate(labels):
-        if not isinstance(label, int) or not 0 <= label < len(label_names):
-            raise ValueError(
-                f"The label in row {row} of {name} is {label!r}; expected a whole number from 0 to "
-                f"{len(label_names) - 1}."
-            )
-    return labels
 
 
 def _default_length(model_config: Any) -> int:

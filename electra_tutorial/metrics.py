@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
+from seqeval import metrics as seqeval_metrics
 from sklearn import metrics as sklearn_metrics
 
 
@@ -156,6 +158,97 @@ def confusion_matrix(
     """Counts of shape (labels, labels): the row is the true label, the column the predicted one."""
     known, called = _checked_labels(labels, predictions, label_names)
     return sklearn_metrics.confusion_matrix(known, called, labels=range(len(label_names)))
+
+
+def correlations(labels: ArrayLike, predictions: ArrayLike) -> dict[str, Any]:
+    """pearson and spearman, each with its interval (95 %, bootstrap over the items); STS-B's pair.
+
+    A prediction that never varies correlates with nothing: 0.
+
+    Raises:
+        ValueError: if the lengths differ or there are fewer than two items.
+    """
+    known, called = _array(labels).astype(np.float64), _array(predictions).astype(np.float64)
+    if known.shape != called.shape or known.ndim != 1 or len(known) < 2:
+        raise ValueError(
+            f"labels and predictions have shapes {known.shape} and {called.shape}; give two lists "
+            "of one length, at least 2."
+        )
+
+    def of_varying(measure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], float]:
+        return lambda a, b: float(measure(a, b)[0]) if np.ptp(a) and np.ptp(b) else 0.0
+
+    measures = {"pearson": of_varying(stats.pearsonr), "spearman": of_varying(stats.spearmanr)}
+    figures: dict[str, Any] = {name: measure(known, called) for name, measure in measures.items()}
+    for name, measure in measures.items():
+        figures[f"{name}_interval"] = bootstrap_interval(measure, known, called)
+    return figures
+
+
+Tags = Sequence[Sequence[str]]
+
+
+def entity_metrics(labels: Tags, predictions: Tags) -> dict[str, Any]:
+    """How well whole entities were found, as the CoNLL-2003 script and seqeval count.
+
+    An entity counts as found only if its type and both of its ends are right. Tags are BIO, one a
+    word; a prediction that opens an entity with I- is read as if it said B-, as that script does.
+
+    Returns:
+        precision, recall and f1 over all entities, f1_interval (95 %, bootstrap over the
+        sentences), accuracy of single words, and per_label: type -> precision, recall, f1, support.
+
+    Raises:
+        ValueError: if a sentence has another number of predictions than labels, or there is none.
+    """
+    if not labels or [len(row) for row in labels] != [len(row) for row in predictions]:
+        raise ValueError(
+            f"There are {len(labels)} sentences with labels and {len(predictions)} with "
+            "predictions; give as many of both, at least one, with one tag a word."
+        )
+    known, called = [list(row) for row in labels], [list(row) for row in predictions]
+    counts = np.array([_entity_counts(*pair) for pair in zip(known, called, strict=True)])
+    table = {}
+    if counts.any():  # seqeval averages over the types that it finds
+        table = seqeval_metrics.classification_report(
+            known, called, output_dict=True, zero_division=0
+        )
+
+    def f1(kept: np.ndarray, _: np.ndarray) -> float:
+        right, real, found = kept.sum(axis=0)
+        return float(2 * right / (real + found)) if real + found else 0.0
+
+    overall = table.get("micro avg", {"precision": 0.0, "recall": 0.0, "f1-score": 0.0})
+    return {
+        "precision": float(overall["precision"]),
+        "recall": float(overall["recall"]),
+        "f1": float(overall["f1-score"]),
+        "f1_interval": bootstrap_interval(f1, counts, counts),
+        "accuracy": float(seqeval_metrics.accuracy_score(known, called)),
+        "per_label": {
+            name: {
+                "precision": float(row["precision"]),
+                "recall": float(row["recall"]),
+                "f1": float(row["f1-score"]),
+                "support": int(row["support"]),
+            }
+            for name, row in table.items()
+            if not name.endswith(" avg")
+        },
+    }
+
+
+def entity_report(labels: Tags, predictions: Tags, digits: int = 2) -> str:
+    """seqeval's table of precision, recall and F1 of whole entities, by type."""
+    known, called = [list(row) for row in labels], [list(row) for row in predictions]
+    return str(seqeval_metrics.classification_report(known, called, digits=digits, zero_division=0))
+
+
+def _entity_counts(known: list[str], called: list[str]) -> tuple[int, int, int]:
+    """Entities of one sentence: found rightly, there, found."""
+    real = set(seqeval_metrics.sequence_labeling.get_entities(known))
+    found = set(seqeval_metrics.sequence_labeling.get_entities(called))
+    return len(real & found), len(real), len(found)
 
 
 def bootstrap_interval(

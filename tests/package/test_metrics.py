@@ -131,3 +131,39 @@ def test_bootstrap_interval_without_errors_is_a_point() -> None:
 def test_bootstrap_interval_refuses(arguments: tuple, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.bootstrap_interval(metrics.accuracy, *arguments, **settings)
+
+
+def test_entities_count_only_with_type_and_both_ends() -> None:
+    labels = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-ORG"]]
+    predictions = [["B-PER", "I-PER", "O", "B-ORG"], ["O", "B-ORG"]]
+    # There: 3 entities. Found: 3, of which right: Ada, the ORG of the second sentence.
+    measured = metrics.entity_metrics(labels, predictions)
+    assert measured["precision"] == measured["recall"] == measured["f1"] == pytest.approx(2 / 3)
+    assert measured["per_label"]["LOC"]["recall"] == 0.0
+    assert measured["per_label"]["ORG"] == {
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "support": 1,
+    }
+    assert measured["accuracy"] == pytest.approx(5 / 6)
+    low, high = measured["f1_interval"]
+    assert low <= 2 / 3 <= high
+    shorter = [["B-PER", "O", "O", "O"], ["O", "O"]]  # half an entity is none
+    assert metrics.entity_metrics(labels, shorter)["f1"] == 0.0
+    with pytest.raises(ValueError, match="one tag a word"):
+        metrics.entity_metrics(labels, labels[:1])
+
+
+def test_no_entity_anywhere_is_measured_as_zero() -> None:
+    assert metrics.entity_metrics([["O", "O"]], [["O", "O"]])["f1"] == 0.0
+
+
+def test_correlations_are_those_of_scipy_and_zero_for_a_constant() -> None:
+    labels, predictions = [0.0, 1.0, 2.0, 5.0], [0.1, 0.9, 3.0, 4.0]
+    measured = metrics.correlations(labels, predictions)
+    assert measured["pearson"] == pytest.approx(np.corrcoef(labels, predictions)[0, 1])
+    assert measured["spearman"] == pytest.approx(1.0)
+    assert metrics.correlations(labels, [1.0] * 4)["pearson"] == 0.0
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.correlations([1.0], [1.0])

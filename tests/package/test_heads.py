@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from scipy.stats import pearsonr
+from transformers import AutoModelForTokenClassification, ElectraForPreTraining
+
+from electra_tutorial.config import FineTuningConfig
+from electra_tutorial.encoding import collate
+from electra_tutorial.finetuning import evaluate, fine_tune
+from electra_tutorial.heads import HEADS, head_of
+from electra_tutorial.tasks import Task
+from electra_tutorial.tokenization import load_tokenizer
+
+WORDS = ["ada", "ba", "##bb", "##age", "met", "in", "paris", "rome", "bob", "was", "late", "."]
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+SETTINGS = FineTuningConfig(
+    learning_rate=1e-2, layerwise_decay=0.9, epochs=6, batch_size=8, max_length=16, dropout=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A random discriminator with 16 positions."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "discriminator"
+    return make_checkpoint(folder, WORDS, max_position_embeddings=16, initializer_range=0.1)
+
+
+def sentences(*rows: tuple[list[str], list[str]]) -> Dataset:
+    """Rows as the sets of the field hold them."""
+    return Dataset.from_dict(
+        {
+            "tokens": [words for words, _ in rows],
+            "ner_tags": [[TAGS.index(tag) for tag in tags] for _, tags in rows],
+        }
+    )
+
+
+BABBAGE = (["Ada", "Babbage", "met", "Bob", "."], ["B-PER", "I-PER", "O", "B-PER", "O"])
+
+
+def encoded(checkpoint: Path, dataset: Dataset, max_length: int = 16) -> Any:
+    config = ElectraForPreTraining.from_pretrained(checkpoint).config
+    head = HEADS["token-classification"]
+    return head.encode(load_tokenizer(checkpoint), dataset, TAGS, max_length, config, "train")
+
+
+def test_the_first_piece_of_a_word_carries_its_tag(checkpoint: Path) -> None:
+    rows, labels = encoded(checkpoint, sentences(BABBAGE))
+    tokenizer = load_tokenizer(checkpoint)
+    pieces = tokenizer.convert_ids_to_tokens(rows[0]["input_ids"])
+    assert pieces == ["[CLS]", "ada", "ba", "##bb", "##age", "met", "bob", ".", "[SEP]"]
+    assert labels[0] == [-100, 1, 2, -100, -100, 0, 1, 0, -100]
+
+
+def test_a_word_that_the_tokenizer_drops_keeps_its_place(checkpoint: Path) -> None:
+    rows, labels = encoded(checkpoint, sentences((["Ada", "\u200b", "Bob"], ["B-PER", "O", "O"])))
+    pieces = load_tokenizer(checkpoint).convert_ids_to_tokens(rows[0]["input_ids"])
+    assert pieces == ["[CLS]", "ada", "[UNK]", "bob", "[SEP]"]
+    assert labels[0] == [-100, 1, 0, 0, -100]
+
+
+def test_the_loss_is_that_of_transformers_over_first_pieces(checkpoint: Path) -> None:
+    rows, labels = encoded(checkpoint, sentences(BABBAGE, (["Rome", "."], ["B-LOC", "O"])))
+    batch = collate(rows, labels)
+    assert batch["labels"][1].tolist() == [-100, 3, 0, -100] + 5 * [-100]  # padding teaches nothing
+    model = AutoModelForTokenClassification.from_pretrained(checkpoint, num_labels=5).eval()
+    with torch.no_grad():
+        output = model(**batch)
+    log_p = output.logits.log_softmax(-1)
+    taught = batch["labels"] != -100
+    by_hand = -log_p[taught].gather(1, batch["labels"][taught][:, None]).mean()
+    torch.testing.assert_close(output.loss, by_hand)
+    judged = HEADS["token-classification"].judge(
+        [
+            row[: len(ids["input_ids"])].numpy()
+            for row, ids in zip(output.logits, rows, strict=True)
+        ],
+        labels,
+        sentences(BABBAGE, (["Rome", "."], ["B-LOC", "O"])),
+        TAGS,
+    )
+    assert math.isclose(judged.metrics["loss"], by_hand.item(), rel_tol=1e-5)
+
+
+def test_words_that_were_cut_off_count_as_no_entity(checkpoint: Path) -> None:
+    dataset = sentences((["Ada", "met", "Bob"], ["B-PER", "O", "B-PER"]))
+    rows, labels = encoded(checkpoint, dataset, max_length=4)  # [CLS] ada met [SEP]
+    logits = np.full((len(rows[0]["input_ids"]), len(TAGS)), -9.0)
+    logits[1, 1] = logits[2, 0] = 9.0
+    judged = HEADS["token-classification"].judge([logits], labels, dataset, TAGS)
+    assert judged.predictions == [["B-PER", "O", "O"]]
+    assert judged.metrics["precision"] == 1.0
+    assert judged.metrics["recall"] == 0.5
+
+
+def test_entities_are_learnt_saved_and_evaluated(checkpoint: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(60):
+        person, place = random.choice(["Ada", "Bob", "Babbage"]), random.choice(["Paris", "Rome"])
+        rows.append(([person, "was", "in", place, "."], ["B-PER", "O", "O", "B-LOC", "O"]))
+        if random.random() < 0.5:
+            rows[-1] = ([place, "was", "late", "."], ["B-LOC", "O", "O", "O"])
+    split = sentences(*rows)
+    task = Task(
+        "toy", "token-classification", TAGS, ("tokens",), split, split, split, "builtin", "0", "f1"
+    )
+    result = fine_tune(checkpoint, task, SETTINGS, tmp_path / "tagger")
+    assert result.validation.metrics["f1"] > 0.95
+    assert "PER" in result.validation.report
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path / "tagger")
+    assert head_of(loaded) is HEADS["token-classification"]
+    again = evaluate(loaded, result.tokenizer, split, TAGS, max_length=16)
+    assert again.predictions == result.validation.predictions
+
+
+def test_a_number_is_learnt(checkpoint: Path) -> None:
+    random = np.random.default_rng(1)
+    texts, labels = [], []
+    for _ in range(64):
+        late = random.integers(0, 5)
+        texts.append(" ".join(random.permutation(["ada", "was", *["late"] * late])))
+        labels.append(float(late))
+    split = Dataset.from_dict({"text": texts, "label": labels})
+    task = Task("toy", "regression", (), ("text",), split, split, split, "builtin", "0", "spearman")
+    result = fine_tune(checkpoint, task, SETTINGS)
+    judged = evaluate(result.model, result.tokenizer, split, (), max_length=16)
+    assert judged.metrics["pearson"] == pytest.approx(
+        pearsonr(judged.labels, judged.predictions).statistic
+    )
+    assert judged.metrics["pearson"] > 0.9
+    low, high = judged.metrics["spearman_interval"]
+    assert low <= judged.metrics["spearman"] <= high
+    assert judged.report.startswith("pearson 0.9")
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "message"),
+    [
+        ("token-classification", {"tokens": [["a"]], "ner_tags": [[0, 1]]}, "1 tokens and 2 tags"),
+        ("token-classification", {"tokens": [["a"]], "ner_tags": [[9]]}, "from 0 to 4"),
+        ("token-classification", {"text": ["a"]}, "train has no column tokens; it has text"),
+        ("classification", {"text": ["a"], "label": [5]}, "from 0 to 4"),
+        ("regression", {"text": ["a"], "label": ["b"]}, "expected a number"),
+    ],
+)
+def test_bad_rows_get_one_clear_sentence(
+    kind: str, columns: dict[str, Any], message: str, checkpoint: Path
+) -> None:
+    config = ElectraForPreTraining.from_pretrained(checkpoint).config
+    with pytest.raises(ValueError, match=message):
+        HEADS[kind].encode(
+            load_tokenizer(checkpoint), Dataset.from_dict(columns), TAGS, 16, config, "train"
+        )
+
+
+def test_a_model_without_a_task_head_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="no head that can be evaluated"):
+        head_of(ElectraForPreTraining.from_pretrained(checkpoint))
