@@ -33,6 +33,10 @@ def find_checkpoint(checkpoint: str | Path) -> str:
     except TypeError:
         kind = type(checkpoint).__name__
         raise TypeError(f"checkpoint must be 'mini', a folder or a hub id, not {kind}.") from None
+    if checkpoint == "":
+        raise FileNotFoundError(
+            "The checkpoint's name is empty: name 'mini', a folder or a hub id."
+        )
     if (path / "config.json").is_file():
         return str(path)
     if path.is_dir():

@@ -92,7 +92,8 @@ def rank_candidates(
         TypeError: if template or candidates have the wrong type.
         ValueError: if there is not exactly one {}, no candidate, an empty one, or too long a text.
     """
-    if not isinstance(template, str) or isinstance(candidates, str):
+    listed = isinstance(candidates, Sequence) and not isinstance(candidates, str)
+    if not isinstance(template, str) or not listed:
         raise TypeError("rank_candidates() needs a template string and a list of candidates.")
     if template.count("{}") != 1:
         raise ValueError(f"The template has {template.count('{}')} places {{}}: give it exactly 1.")

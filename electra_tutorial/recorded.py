@@ -185,7 +185,7 @@ def code_version() -> str:
 
 
 def _checked(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"{name!r} is not the name of a run; use letters, digits, _ and - only.")
     return name
 

@@ -86,11 +86,13 @@ def run_notebooks(
         The report. A notebook that failed is in `.failed`; what it had computed is written.
 
     Raises:
-        ValueError: if a chapter, a profile or a parameter is unknown, or a value has a wrong type.
+        ValueError: if a chapter, a profile or a parameter is unknown.
+        TypeError: if a value has a wrong type.
         FileNotFoundError: if there is no folder of notebooks.
         ModuleNotFoundError: if papermill or psutil is not installed.
     """
     _need_papermill()
+    _check_arguments(chapters, parameters)
     source = notebooks_directory(notebooks)
     paths = [find_chapter(name, source) for name in chapters or chapter_names(source)]
     # Everything that can be refused is refused before the first kernel starts.
@@ -306,6 +308,15 @@ def parse_parameters(assignments: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[name.strip()] = text.strip()  # a text needs no quotes
     return values
+
+
+def _check_arguments(chapters: Any, parameters: Any) -> None:
+    """Refuse what would be read letter by letter, or fail deep inside."""
+    listed = isinstance(chapters, Sequence) and not isinstance(chapters, str)
+    if chapters is not None and not (listed and all(isinstance(name, str) for name in chapters)):
+        raise TypeError(f"chapters must be a list of names like ['04', '05_2'], not {chapters!r}.")
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters must be a mapping like {{'steps': 20}}, not {parameters!r}.")
 
 
 def _check_type(chapter: str, name: str, value: Any, default: Any) -> None:

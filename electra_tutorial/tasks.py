@@ -147,7 +147,7 @@ def load_task(
         FileNotFoundError: if the directory is not named or not there.
         ConnectionError: if the hub cannot be reached.
     """
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(TASKS)}.")
     if source not in SOURCES:
         raise ValueError(f"Unknown source {source!r}: choose one of {', '.join(SOURCES)}.")

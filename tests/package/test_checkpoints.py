@@ -57,6 +57,7 @@ def test_nothing_is_printed(checkpoint: Path, capfd: pytest.CaptureFixture[str])
         ("runs/absent/model", "no checkpoint at runs/absent/model"),
         ("/absent/model", "no checkpoint at /absent/model"),
         ("small", "or 'mini'"),
+        ("", "name is empty: name 'mini', a folder or a hub id"),
         (Path("someone/model"), "no checkpoint at someone"),
     ],
 )

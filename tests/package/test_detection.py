@@ -100,8 +100,9 @@ def test_wrong_types_are_refused(pair: tuple[Any, Any]) -> None:
         detect_replacements(["the"], *pair)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="needs its tokenizer"):
         detect_replacements("the", pair[0])
-    with pytest.raises(TypeError, match="list of candidates"):
-        rank_candidates("the {}", "meal", *pair)
+    for candidates in ("meal", 3):
+        with pytest.raises(TypeError, match="list of candidates"):
+            rank_candidates("the {}", candidates, *pair)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

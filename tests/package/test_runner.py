@@ -189,6 +189,21 @@ def test_everything_is_refused_before_a_kernel_starts(
         runner.run_notebooks(["04"], notebooks=chapters, output=chapters)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"chapters": "04"}, r"chapters must be a list of names like \['04', '05_2'\], not '04'"),
+        ({"chapters": [4]}, r"chapters must be a list of names .*, not \[4\]"),
+        ({"parameters": ["steps=3"]}, "parameters must be a mapping like {'steps': 20}, not"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused(
+    chapters: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        runner.run_notebooks(**arguments, notebooks=chapters)
+
+
 def test_a_missing_package_is_named(chapters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "papermill", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs papermill.*electra-tutorial\[book\]"):

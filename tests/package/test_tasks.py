@@ -152,12 +152,13 @@ def test_a_hub_that_does_not_answer(error: Exception, monkeypatch: pytest.Monkey
     ("arguments", "message"),
     [
         (("ag-news",), "Unknown task 'ag-news': choose one of topics, ag_news"),
+        ((["topics"],), r"Unknown task \['topics'\]: choose one of topics, ag_news"),
         (("topics", "internet"), "Unknown source 'internet': choose one of builtin"),
         (("sst2",), "not there from source 'builtin': use source='directory' or 'hub'"),
         (("topics", "hub"), "not there from source 'hub': use source='builtin'"),
     ],
 )
-def test_unknown_names_are_refused(arguments: tuple[str, ...], message: str) -> None:
+def test_unknown_names_are_refused(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tasks.load_task(*arguments)
 
