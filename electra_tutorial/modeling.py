@@ -8,20 +8,16 @@ appendix A; ``run_pretraining.py`` of google-research/electra):
 2. one token is sampled from each prediction: that makes x^corrupt,
 3. the discriminator reads x^corrupt and says of every token whether it was replaced,
 4. loss = L_MLM + lambda L_Disc; no gradient passes through the sampling.
+
+:mod:`electra_tutorial.objectives` changes step 3, one class for each objective the paper compares.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     ElectraConfig,
@@ -31,32 +27,13 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.utils import ModelOutput
-from transformers.utils import logging as transformers_logging
 
 from electra_tutorial.config import ElectraSize, get_size
+from electra_tutorial.halves import SavedInHalves
+from electra_tutorial.halves import no_progress_bars as no_progress_bars
+from electra_tutorial.losses import discriminator_loss, predict_tokens, sample_tokens, token_loss
 from electra_tutorial.masking import IGNORED
-
-HALVES = ("discriminator", "generator")
-SHARED = "discriminator.electra.embeddings"
-SHARED_PARTS = (
-    "word_embeddings.weight",
-    "position_embeddings.weight",
-    "token_type_embeddings.weight",
-    "LayerNorm.weight",
-    "LayerNorm.bias",
-)
-
-
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars while it loads or saves: noise in a chapter's output."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
+from electra_tutorial.sharing import check_fit, share_weights, tied_names
 
 
 def electra_config(size: ElectraSize, **overrides: Any) -> ElectraConfig:
@@ -73,87 +50,39 @@ def electra_config(size: ElectraSize, **overrides: Any) -> ElectraConfig:
     return ElectraConfig(**settings | overrides)
 
 
-def sample_tokens(
-    logits: Tensor,
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    uniform: Tensor | None = None,
-) -> Tensor:
-    """Draw one token from each row of softmax(logits / temperature).
+@dataclass(frozen=True)
+class JointBatch:
+    """A batch as one of the networks reads it; ``(batch, seq_len)`` where no shape is given.
 
-    Without ``uniform`` by the Gumbel-max trick, as the official code: adding Gumbel noise to the
-    logits and taking the largest is a draw from their softmax (Gumbel, 1954). It needs one random
-    number for each token of the vocabulary.
-
-    With ``uniform`` by inverting the cumulative distribution: the token drawn is the first whose
-    cumulative probability exceeds the number. One random number for each position is less work,
-    and it can be tied to the position: the same example gets the same noise however a batch is
-    split over processes.
-
-    Both compute in float32 whatever the logits come in: in float16 the Gumbel noise overflows
-    (pytorch#41663). No gradient passes.
-
-    Args:
-        logits: ``(..., vocab)``.
-        temperature: above 1 flattens the distribution, below 1 sharpens it.
-        generator: source of randomness of the Gumbel noise.
-        uniform: float32 numbers in [0, 1), ``(...)``.
-
-    Returns:
-        Token ids, ``(...)``.
-
-    Raises:
-        ValueError: if the temperature is not positive, or ``uniform`` has another shape.
+    Attributes:
+        input_ids: x^masked for the generator, x^corrupt for the discriminator.
+        is_replaced: where ``input_ids`` differ from x, boolean.
+        labels: the original token at the chosen positions, -100 elsewhere.
+        attention_mask: 1 at real tokens.
+        positions: the chosen positions as indices into the flattened batch, ``(num_chosen,)``.
+        token_type_ids: all 0 if absent.
+        num_chosen: divisor of a loss over the chosen positions, if not their number here.
+        num_tokens: divisor of a loss over the real tokens, if not their number here.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, not {temperature!r}.")
-    logits = logits.detach().float()
-    if uniform is not None:
-        if uniform.shape != logits.shape[:-1]:
-            raise ValueError(
-                f"uniform has the shape {tuple(uniform.shape)} and the logits "
-                f"{tuple(logits.shape)}: give one number for each row of logits."
-            )
-        cumulative = (logits / temperature).softmax(-1).cumsum(-1)
-        # Rounding leaves the last sum a little off 1. Scaled by it and kept below it, the number
-        # always meets a token, and one whose probability is above zero.
-        total = cumulative[..., -1]
-        reach = torch.minimum(uniform.float() * total, total.nextafter(torch.zeros_like(total)))
-        tokens = torch.searchsorted(cumulative, reach[..., None], right=True).squeeze(-1)
-        return tokens.clamp_max(logits.shape[-1] - 1)  # NaN logits: no id outside the vocabulary
-    waiting_time = torch.empty_like(logits).exponential_(generator=generator)
-    gumbel = -waiting_time.clamp_min(torch.finfo(torch.float32).tiny).log()
-    return (logits / temperature + gumbel).argmax(-1)
 
+    input_ids: Tensor
+    is_replaced: Tensor
+    labels: Tensor
+    attention_mask: Tensor
+    positions: Tensor
+    token_type_ids: Tensor | None = None
+    num_chosen: Tensor | float | None = None
+    num_tokens: Tensor | float | None = None
 
-def mean_over(values: Tensor, where: Tensor, count: Tensor | float | None = None) -> Tensor:
-    """Mean of ``values`` at the positions where ``where`` is true; 0 if there is none.
+    @property
+    def original_ids(self) -> Tensor:
+        """x, the tokens before masking."""
+        return torch.where(self.labels != IGNORED, self.labels, self.input_ids)
 
-    ``count`` replaces the number of those positions as divisor: a part of a batch, divided by the
-    positions of the whole batch, gives its share of the whole batch's mean.
-    """
-    where = where.to(values.dtype)
-    return (values * where).sum() / (where.sum().clamp_min(1.0) if count is None else count)
-
-
-def discriminator_loss(
-    logits: Tensor,
-    is_replaced: Tensor,
-    attention_mask: Tensor,
-    num_tokens: Tensor | float | None = None,
-) -> Tensor:
-    """L_Disc: binary cross-entropy, mean over all real tokens of the batch, in nats.
-
-    Args:
-        logits: ``(batch, seq_len)``; positive means "replaced".
-        is_replaced: ``(batch, seq_len)``, boolean.
-        attention_mask: ``(batch, seq_len)``, 1 at real tokens. [CLS] and [SEP] count.
-        num_tokens: divisor, if it is not the number of real tokens here; see :func:`mean_over`.
-    """
-    losses = F.binary_cross_entropy_with_logits(
-        logits.float(), is_replaced.float(), reduction="none"
-    )
-    return mean_over(losses, attention_mask, num_tokens)
+    @property
+    def targets(self) -> Tensor:
+        """The original tokens at the chosen positions, ``(num_chosen,)``."""
+        return self.labels.flatten()[self.positions]
 
 
 @dataclass
@@ -161,12 +90,14 @@ class JointPreTrainingOutput(ModelOutput):
     """What one forward pass of both networks gives.
 
     Attributes:
-        loss: L_MLM + lambda L_Disc, a scalar in nats.
+        loss: L_MLM + lambda L_Disc, a scalar in nats. A frozen generator's loss is left out.
         generator_loss: L_MLM, mean over the chosen positions of the batch.
-        discriminator_loss: L_Disc, mean over the real tokens of the batch.
+        discriminator_loss: L_Disc, mean over the real tokens of the batch; for another objective
+            the loss of its own second network.
         generator_logits: predictions at the chosen positions only, ``(num_chosen, vocab)``, in
             the order of ``labels[labels != -100]``.
-        discriminator_logits: ``(batch, seq_len)``; positive means "replaced".
+        discriminator_logits: ``(batch, seq_len)``; positive means "replaced". An objective that
+            predicts tokens has a last dimension ``vocab`` and may hold the chosen positions only.
         corrupted_ids: x^corrupt, ``(batch, seq_len)``.
         is_replaced: where x^corrupt differs from x, ``(batch, seq_len)``, boolean.
     """
@@ -181,13 +112,15 @@ class JointPreTrainingOutput(ModelOutput):
 
 
 class ElectraJointConfig(PretrainedConfig):
-    """Two ELECTRA configurations and the weight between their losses.
+    """Two ELECTRA configurations and how the networks are trained together.
 
     Args:
         discriminator: the discriminator's :class:`~transformers.ElectraConfig` (or its dict).
         generator: the generator's.
         discriminator_weight: lambda (paper: 50).
         sampling_temperature: of the generator's sampling (paper: 1).
+        sharing: which weights both have in common; see :mod:`electra_tutorial.sharing`.
+        frozen_generator: whether the generator only samples and learns no more.
     """
 
     model_type = "electra_joint"
@@ -198,6 +131,8 @@ class ElectraJointConfig(PretrainedConfig):
         generator: ElectraConfig | dict[str, Any] | None = None,
         discriminator_weight: float = 50.0,
         sampling_temperature: float = 1.0,
+        sharing: str = "embeddings",
+        frozen_generator: bool = False,
         **kwargs: Any,
     ) -> None:
         def as_dict(half: ElectraConfig | dict[str, Any] | None) -> dict[str, Any]:
@@ -208,44 +143,59 @@ class ElectraJointConfig(PretrainedConfig):
         self.generator = as_dict(generator)
         self.discriminator_weight = discriminator_weight
         self.sampling_temperature = sampling_temperature
+        self.sharing = sharing
+        self.frozen_generator = frozen_generator
         super().__init__(**kwargs)
 
 
-def _check_shareable(discriminator: ElectraConfig, generator: ElectraConfig) -> None:
-    for name in ("vocab_size", "embedding_size", "max_position_embeddings", "type_vocab_size"):
-        ours, theirs = getattr(discriminator, name), getattr(generator, name)
-        if ours != theirs:
-            raise ValueError(
-                f"the two halves share their embeddings, so {name} must agree: the discriminator "
-                f"has {ours}, the generator {theirs}."
-            )
-
-
-class ElectraForJointPreTraining(PreTrainedModel):
+class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
     """Replaced token detection: a generator and a discriminator trained together.
 
-    ``model.generator`` and ``model.discriminator`` are ordinary transformers models. They share the
-    whole embedding module (word, position, token type, LayerNorm; paper section 3.2), and the
-    generator's output matrix is the word embedding matrix.
+    ``model.generator`` and ``model.discriminator`` are ordinary transformers models; the
+    discriminator is the network to keep. By default they share the whole embedding module (word,
+    position, token type, LayerNorm), and the generator's output matrix is the word embedding
+    matrix.
+
+    Raises:
+        ValueError: if the two networks do not fit together; see :mod:`electra_tutorial.sharing`.
     """
 
     config_class = ElectraJointConfig
     base_model_prefix = ""
     _supports_sdpa = True
-    _tied_weights_keys = {
-        "generator.generator_lm_head.weight": f"{SHARED}.word_embeddings.weight",
-        **{f"generator.electra.embeddings.{part}": f"{SHARED}.{part}" for part in SHARED_PARTS},
-    }
+
+    objective: ClassVar[str] = "electra"
+    discriminator_class: ClassVar[Any] = ElectraForPreTraining
+    has_generator: ClassVar[bool] = True
+    predicts_tokens: ClassVar[bool] = False
+
+    discriminator: Any
+    generator: Any
 
     def __init__(self, config: ElectraJointConfig) -> None:
         super().__init__(config)
+        config.objective = self.objective
         discriminator = ElectraConfig(**config.discriminator)
         generator = ElectraConfig(**config.generator)
-        _check_shareable(discriminator, generator)
-        self.discriminator = ElectraForPreTraining(discriminator)
-        self.generator = ElectraForMaskedLM(generator)
-        self.share_embeddings()
+        if self.has_generator:
+            check_fit(discriminator, generator, config.sharing)
+        self.discriminator = self.discriminator_class(discriminator)
+        self.generator = ElectraForMaskedLM(generator) if self.has_generator else None
+        if self.has_generator and config.sharing == "gradient-disentangled":
+            if self.predicts_tokens:
+                raise ValueError(
+                    f"the objective {self.objective!r} predicts tokens with its embedding matrix, "
+                    "and gradient-disentangled sharing is made for a discriminator: choose another "
+                    "sharing."
+                )
+            # both start from the generator's tables: the differences start at zero
+            tables = self.generator.electra.embeddings.state_dict()
+            self.discriminator.electra.embeddings.load_state_dict(tables)
+        self.share_weights()
+        self._tied_weights_keys = tied_names(self)
         self.post_init()
+        # a half's own ties name its embeddings, which may themselves be the other half's
+        self.all_tied_weights_keys |= self._tied_weights_keys
 
     @classmethod
     def from_size(
@@ -255,6 +205,7 @@ class ElectraForJointPreTraining(PreTrainedModel):
         discriminator_weight: float = 50.0,
         sampling_temperature: float = 1.0,
         generator_fraction: float | None = None,
+        sharing: str = "embeddings",
         **overrides: Any,
     ) -> ElectraForJointPreTraining:
         """Build a new, randomly initialised model.
@@ -265,11 +216,12 @@ class ElectraForJointPreTraining(PreTrainedModel):
             discriminator_weight: lambda.
             sampling_temperature: of the generator's sampling.
             generator_fraction: generator width over discriminator width, if it differs.
+            sharing: which weights both have in common; see :mod:`electra_tutorial.sharing`.
             overrides: passed to both :class:`~transformers.ElectraConfig`, for instance
                 ``hidden_dropout_prob=0.0`` or ``initializer_range=0.1``.
 
         Raises:
-            ValueError: if the size is unknown.
+            ValueError: if the size or the sharing is unknown, or the sizes do not fit.
         """
         shape = get_size(size)
         if vocab_size is not None:
@@ -282,23 +234,43 @@ class ElectraForJointPreTraining(PreTrainedModel):
                 generator=electra_config(shape.generator(), **overrides),
                 discriminator_weight=discriminator_weight,
                 sampling_temperature=sampling_temperature,
+                sharing=sharing,
             )
         )
 
-    def share_embeddings(self) -> None:
-        """Make the generator read from, and predict with, the discriminator's embeddings.
-
-        Assigning the module shares all four parts; the output matrix must be pointed at the new
-        word embeddings as well, or it would stay on the old ones.
-        """
-        embeddings = self.discriminator.electra.embeddings
-        self.generator.electra.embeddings = embeddings
-        self.generator.generator_lm_head.weight = embeddings.word_embeddings.weight
+    def share_weights(self) -> None:
+        """Make the halves share what ``config.sharing`` names."""
+        if self.has_generator:
+            share_weights(self.discriminator, self.generator, self.config.sharing)
 
     def tie_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Share the embeddings again: transformers calls this after it has loaded weights."""
+        """Share and freeze again: transformers calls this after it has loaded the weights."""
         super().tie_weights(*args, **kwargs)
-        self.share_embeddings()
+        self.share_weights()
+        if self.config.frozen_generator:
+            self.freeze_generator()
+
+    def freeze_generator(self) -> None:
+        """Let the generator sample, without dropout, and learn no more.
+
+        Raises:
+            ValueError: if it shares weights with the discriminator, which goes on learning.
+        """
+        learning = {id(parameter) for parameter in self.discriminator.parameters()}
+        if any(id(parameter) in learning for parameter in self.generator.parameters()):
+            raise ValueError(
+                f"with sharing {self.config.sharing!r} the discriminator would change the frozen "
+                "generator: choose sharing='none' or 'gradient-disentangled'."
+            )
+        self.config.frozen_generator = True
+        self.generator.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> ElectraForJointPreTraining:
+        """Switch dropout on or off; a frozen generator's stays off."""
+        super().train(mode)
+        if self.config.frozen_generator:
+            self.generator.eval()
+        return self
 
     def predict_masked(
         self,
@@ -307,16 +279,9 @@ class ElectraForJointPreTraining(PreTrainedModel):
         chosen: Tensor,
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
-        """Return the generator's logits at the chosen positions only, ``(num_chosen, vocab)``.
-
-        transformers' head computes ``(batch, seq_len, vocab)``: about seven times more than the
-        loss needs.
-        """
-        hidden = self.generator.electra(
-            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-        ).last_hidden_state
-        predictions = self.generator.generator_predictions(hidden[chosen])
-        return self.generator.generator_lm_head(predictions)
+        """Return the generator's logits where ``chosen`` is true, ``(num_chosen, vocab)``."""
+        positions = chosen.flatten().nonzero().squeeze(1)
+        return predict_tokens(self.generator, input_ids, attention_mask, positions, token_type_ids)
 
     def corrupt(
         self,
@@ -325,6 +290,7 @@ class ElectraForJointPreTraining(PreTrainedModel):
         generator_logits: Tensor,
         sampling_generator: torch.Generator | None = None,
         sampling_uniform: Tensor | None = None,
+        chosen_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Put one sample at each chosen position.
 
@@ -336,12 +302,29 @@ class ElectraForJointPreTraining(PreTrainedModel):
             to be the original token counts as original (paper, section 2).
         """
         chosen = labels != IGNORED
-        uniform = None if sampling_uniform is None else sampling_uniform[chosen]
+        if chosen_positions is None:
+            chosen_positions = chosen.flatten().nonzero().squeeze(1)
+        uniform = None if sampling_uniform is None else sampling_uniform.flatten()[chosen_positions]
         samples = sample_tokens(
             generator_logits, self.config.sampling_temperature, sampling_generator, uniform
-        )
-        corrupted_ids = input_ids.masked_scatter(chosen, samples.to(input_ids.dtype))
+        ).to(input_ids.dtype)
+        corrupted_ids = input_ids.flatten().scatter(0, chosen_positions, samples)
+        corrupted_ids = corrupted_ids.view_as(input_ids)
         return corrupted_ids, chosen & (corrupted_ids != labels)
+
+    def discriminator_objective(self, batch: JointBatch) -> tuple[Tensor, Tensor]:
+        """Return what the discriminator says of a corrupted batch, and its loss.
+
+        The one step in which the objectives differ; here the paper's: was this token replaced?
+        """
+        logits = self.discriminator(
+            batch.input_ids,
+            attention_mask=batch.attention_mask,
+            token_type_ids=batch.token_type_ids,
+        ).logits
+        return logits, discriminator_loss(
+            logits, batch.is_replaced, batch.attention_mask, batch.num_tokens
+        )
 
     def forward(
         self,
@@ -353,6 +336,7 @@ class ElectraForJointPreTraining(PreTrainedModel):
         sampling_uniform: Tensor | None = None,
         num_chosen: Tensor | float | None = None,
         num_tokens: Tensor | float | None = None,
+        chosen_positions: Tensor | None = None,
         **_: Any,
     ) -> JointPreTrainingOutput:
         """Run both networks and compute both losses.
@@ -371,6 +355,9 @@ class ElectraForJointPreTraining(PreTrainedModel):
                 position, ``(batch, seq_len)``.
             num_chosen: divisor of L_MLM; by default the number of chosen positions here.
             num_tokens: divisor of L_Disc; by default the number of real tokens here.
+            chosen_positions: the chosen positions as indices into the flattened batch, ascending,
+                ``(num_chosen,)``. Found from ``labels`` if absent; on a GPU that waits for the
+                device, and giving them does not.
 
         Raises:
             ValueError: if ``labels`` are missing, or the sequence is longer than the positions.
@@ -381,6 +368,8 @@ class ElectraForJointPreTraining(PreTrainedModel):
                 "elsewhere, as electra_tutorial.masking.mask_tokens returns them."
             )
         positions = self.config.discriminator["max_position_embeddings"]
+        if self.has_generator:
+            positions = min(positions, self.config.generator["max_position_embeddings"])
         if input_ids.shape[1] > positions:
             raise ValueError(
                 f"the sequences have {input_ids.shape[1]} tokens and the model {positions} "
@@ -388,99 +377,57 @@ class ElectraForJointPreTraining(PreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        if chosen_positions is None:
+            chosen_positions = (labels != IGNORED).flatten().nonzero().squeeze(1)
+        masked = JointBatch(
+            input_ids=input_ids,
+            is_replaced=(labels != IGNORED) & (input_ids != labels),
+            labels=labels,
+            attention_mask=attention_mask,
+            positions=chosen_positions,
+            token_type_ids=token_type_ids,
+            num_chosen=num_chosen,
+            num_tokens=num_tokens,
+        )
+        return self.joint_step(masked, sampling_generator, sampling_uniform)
 
-        chosen = labels != IGNORED
-        generator_logits = self.predict_masked(input_ids, attention_mask, chosen, token_type_ids)
-        losses = F.cross_entropy(generator_logits.float(), labels[chosen], reduction="sum")
-        generator_loss = losses / (chosen.sum().clamp_min(1) if num_chosen is None else num_chosen)
-
+    def joint_step(
+        self,
+        masked: JointBatch,
+        sampling_generator: torch.Generator | None,
+        sampling_uniform: Tensor | None,
+    ) -> JointPreTrainingOutput:
+        """Run the generator on a masked batch and the discriminator on what it makes of it."""
+        frozen = self.config.frozen_generator
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            generator_logits = predict_tokens(
+                self.generator,
+                masked.input_ids,
+                masked.attention_mask,
+                masked.positions,
+                masked.token_type_ids,
+            )
+            generator_loss = token_loss(generator_logits, masked.targets, masked.num_chosen)
         corrupted_ids, is_replaced = self.corrupt(
-            input_ids, labels, generator_logits, sampling_generator, sampling_uniform
+            masked.input_ids,
+            masked.labels,
+            generator_logits,
+            sampling_generator,
+            sampling_uniform,
+            masked.positions,
         )
-        discriminator_logits = self.discriminator(
-            corrupted_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-        ).logits
-        disc_loss = discriminator_loss(
-            discriminator_logits, is_replaced, attention_mask, num_tokens
-        )
-
+        batch = replace(masked, input_ids=corrupted_ids, is_replaced=is_replaced)
+        logits, disc_loss = self.discriminator_objective(batch)
+        # Two losses over a vocabulary are of one kind and add up as they are; lambda lifts the
+        # binary loss to their scale.
+        weight = 1.0 if self.predicts_tokens else self.config.discriminator_weight
+        loss = weight * disc_loss
         return JointPreTrainingOutput(
-            loss=generator_loss + self.config.discriminator_weight * disc_loss,
+            loss=loss if frozen else generator_loss + loss,
             generator_loss=generator_loss,
             discriminator_loss=disc_loss,
             generator_logits=generator_logits,
-            discriminator_logits=discriminator_logits,
+            discriminator_logits=logits,
             corrupted_ids=corrupted_ids,
             is_replaced=is_replaced,
         )
-
-    def save_halves(
-        self, directory: str | Path, tokenizer: Any, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """Save two ordinary Hugging Face folders: ``discriminator/`` and ``generator/``.
-
-        Each opens with the Auto classes. ``config.json`` says float32 whatever the file holds:
-        transformers 5 otherwise loads, and trains, in the file's own type. The folder is written
-        under a temporary name and renamed when whole.
-
-        Args:
-            directory: where; replaced if it exists.
-            tokenizer: saved with each half.
-            dtype: type of the weights on disk (``torch.float16`` halves the file).
-        """
-        directory = Path(directory)
-        temporary = directory.with_name(f".{directory.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        for name in HALVES:
-            half: PreTrainedModel = getattr(self, name)
-            folder = temporary / name
-            state = {key: value.detach().to(dtype) for key, value in half.state_dict().items()}
-            with no_progress_bars():
-                half.save_pretrained(folder, state_dict=state)
-            config = folder / "config.json"
-            settings = json.loads(config.read_text()) | {"dtype": "float32"}
-            config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-            tokenizer.save_pretrained(folder)
-        shutil.rmtree(directory, ignore_errors=True)
-        temporary.rename(directory)
-
-    @classmethod
-    def from_halves(
-        cls,
-        directory: str | Path,
-        discriminator_weight: float = 50.0,
-        sampling_temperature: float = 1.0,
-    ) -> ElectraForJointPreTraining:
-        """Load a folder that :meth:`save_halves` wrote, in float32, embeddings shared.
-
-        The shared embeddings are the discriminator's.
-
-        Raises:
-            FileNotFoundError: if one of the two folders is missing.
-        """
-        directory = Path(directory)
-        for name in HALVES:
-            if not (directory / name / "config.json").is_file():
-                raise FileNotFoundError(
-                    f"{directory} holds no {name}/config.json: name a folder with discriminator/ "
-                    "and generator/ in it."
-                )
-        with no_progress_bars():
-            discriminator = ElectraForPreTraining.from_pretrained(
-                directory / "discriminator", dtype=torch.float32
-            )
-            generator = ElectraForMaskedLM.from_pretrained(
-                directory / "generator", dtype=torch.float32
-            )
-        model = cls(
-            ElectraJointConfig(
-                discriminator=discriminator.config,
-                generator=generator.config,
-                discriminator_weight=discriminator_weight,
-                sampling_temperature=sampling_temperature,
-            )
-        )
-        model.discriminator = discriminator
-        model.generator = generator
-        model.share_embeddings()
-        return model
