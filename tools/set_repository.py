@@ -65,9 +65,10 @@ def set_slug(root: Path, slug: str) -> list[Path]:
 
 
 def _pattern(owner: str, name: str) -> str:
-    """OWNER/NAME after a host, or OWNER.github.io/NAME."""
+    """OWNER/NAME after GitHub's name, also in Colab's addresses, or OWNER.github.io/NAME."""
     after = r"(?![\w-])"
-    slug = rf"(?<=[/:])(?P<slug>{re.escape(owner)}/{re.escape(name)}){after}"
+    before = r"(?:(?<=github\.com[/:])|(?<=/github/))"
+    slug = rf"{before}(?P<slug>{re.escape(owner)}/{re.escape(name)}){after}"
     pages = rf"(?<=//)(?i:{re.escape(owner)})\.github\.io/{re.escape(name)}{after}"
     return f"{slug}|{pages}"
 

@@ -70,6 +70,15 @@ def test_pages_are_rewritten_in_lower_case(tmp_path: Path) -> None:
     )
 
 
+def test_a_path_of_the_same_name_is_no_address(tmp_path: Path) -> None:
+    (tmp_path / "_config.yml").write_text("repository:\n  url: https://github.com/ada/book\n")
+    text = "/home/ada/book https://example.org/ada/book git@github.com:{} {}/github/{}/blob/main"
+    colab = "https://colab.research.google.com"
+    (tmp_path / "a.md").write_text(text.format("ada/book", colab, "ada/book"))
+    set_repository.set_slug(tmp_path, "bob/x")
+    assert (tmp_path / "a.md").read_text() == text.format("bob/x", colab, "bob/x")
+
+
 @pytest.mark.parametrize("slug", ["", "x", "a/b/c", "https://github.com/a/b", "a b/c", "-a/b"])
 def test_what_is_no_slug_is_refused(
     copy: Path, slug: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
