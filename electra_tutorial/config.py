@@ -112,6 +112,13 @@ class PretrainingConfig:
     ``embeddings`` and ``positions`` say where the embeddings start: ``"random"`` as in the paper,
     or ``"cooccurrence"`` and ``"sinusoid"`` (see :mod:`electra_tutorial.initialization`), which
     are this book's departure from it. ``precision`` is ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+
+    ``bias_correction``: AdamW corrects its moments for their start at 0, as PyTorch's does; the
+    official code doesn't (``--no-bias-correction``). ``warmup_multiplies_decay``: linear warm-up
+    times linear decay, as in the official code; false: the decay begins after the warm-up.
+    ``attention`` is ``"sdpa"``, ``"eager"`` or ``"auto"``: the one measured faster (see
+    :func:`electra_tutorial.training.choose_attention`). ``compile`` runs the encoders through
+    ``torch.compile``.
     """
 
     size: str = "small"
@@ -125,6 +132,8 @@ class PretrainingConfig:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-6
     max_grad_norm: float = 1.0
+    bias_correction: bool = True
+    warmup_multiplies_decay: bool = True
     mask_probability: float = 0.15
     discriminator_weight: float = 50.0
     generator_fraction: float | None = None
@@ -134,6 +143,8 @@ class PretrainingConfig:
     positions: str = "random"
     gradient_accumulation: int = 1
     precision: str = "fp32"
+    attention: str = "auto"
+    compile: bool = False
     seed: int = 0
     log_every: int = 100
     evaluate_every: int = 1_000
@@ -165,6 +176,7 @@ class PretrainingConfig:
             ("embeddings", ("random", "cooccurrence")),
             ("positions", ("random", "sinusoid")),
             ("precision", ("fp32", "bf16", "fp16")),
+            ("attention", ("auto", "sdpa", "eager")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(
