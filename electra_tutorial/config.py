@@ -111,7 +111,9 @@ class PretrainingConfig:
 
     ``embeddings`` and ``positions`` say where the embeddings start: ``"random"`` as in the paper,
     or ``"cooccurrence"`` and ``"sinusoid"`` (see :mod:`electra_tutorial.initialization`), which
-    are this book's departure from it. ``precision`` is ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    are this book's departure from it. ``objective`` is a name in
+    :data:`electra_tutorial.objectives.OBJECTIVES`, ``sharing`` one of the modes of
+    :mod:`electra_tutorial.sharing`. ``precision`` is ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     ``bias_correction``: AdamW corrects its moments for their start at 0, as PyTorch's does; the
     official code doesn't (``--no-bias-correction``). ``warmup_multiplies_decay``: linear warm-up
@@ -135,6 +137,8 @@ class PretrainingConfig:
     bias_correction: bool = True
     warmup_multiplies_decay: bool = True
     mask_probability: float = 0.15
+    objective: str = "electra"
+    sharing: str = "embeddings"
     discriminator_weight: float = 50.0
     generator_fraction: float | None = None
     dropout: float = 0.1
@@ -173,6 +177,11 @@ class PretrainingConfig:
             keep_checkpoints=(1, infinity),
         )
         for name, choices in (
+            ("objective", ("electra", "electra-15", "replace-mlm", "all-tokens-mlm", "mlm")),
+            (
+                "sharing",
+                ("none", "token-embeddings", "embeddings", "all", "gradient-disentangled"),
+            ),
             ("embeddings", ("random", "cooccurrence")),
             ("positions", ("random", "sinusoid")),
             ("precision", ("fp32", "bf16", "fp16")),

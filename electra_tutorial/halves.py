@@ -114,13 +114,6 @@ class SavedInHalves:
             ValueError: if it was trained with another objective than this class's.
         """
         directory = Path(directory)
-        needed = HALVES if cls.has_generator else HALVES[:1]
-        for name in needed:
-            if not (directory / name / "config.json").is_file():
-                raise FileNotFoundError(
-                    f"{directory} holds no {name}/config.json: name a folder with "
-                    f"{' and '.join(f'{half}/' for half in needed)} in it."
-                )
         joint = directory / "config.json"  # a folder of before this file has none
         saved = json.loads(joint.read_text()) if joint.is_file() else {}
         objective = saved.get("objective", "electra")
@@ -129,6 +122,13 @@ class SavedInHalves:
                 f"{directory} was trained with the objective {objective!r}, and this class is "
                 f"{cls.objective!r}: load it with objectives.OBJECTIVES[{objective!r}].from_halves."
             )
+        needed = HALVES if cls.has_generator else HALVES[:1]
+        for name in needed:
+            if not (directory / name / "config.json").is_file():
+                raise FileNotFoundError(
+                    f"{directory} holds no {name}/config.json: name a folder with "
+                    f"{' and '.join(f'{half}/' for half in needed)} in it."
+                )
         given = {
             "discriminator_weight": discriminator_weight,
             "sampling_temperature": sampling_temperature,
