@@ -19,6 +19,8 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from electra_tutorial.sharing import DisentangledEmbedding
+
 CHUNK = 2_000_000  # tokens counted at once: bounds the memory
 
 
@@ -142,7 +144,7 @@ def sinusoid_positions(length: int, dim: int, scale: float = 0.1) -> Tensor:
 def start_embeddings(
     model: Any, words: Tensor | None = None, positions: Tensor | None = None
 ) -> None:
-    """Copy word or position embeddings into a joint model, in place.
+    """Copy word or position embeddings into both halves of a joint model, in place.
 
     Args:
         model: an :class:`~electra_tutorial.modeling.ElectraForJointPreTraining`.
@@ -152,16 +154,20 @@ def start_embeddings(
     Raises:
         ValueError: if a shape does not fit.
     """
-    embeddings = model.discriminator.electra.embeddings
+    halves = [half for half in (model.discriminator, model.generator) if half is not None]
     for name, start in (("word_embeddings", words), ("position_embeddings", positions)):
         if start is None:
             continue
-        weight = getattr(embeddings, name).weight
-        if start.shape != weight.shape:
-            raise ValueError(
-                f"{name} of this model have the shape {tuple(weight.shape)}, the start given has "
-                f"{tuple(start.shape)}: build it for this vocabulary and embedding size."
-            )
-        with torch.no_grad():
-            given = start.abs().sum(1, keepdim=True) > 0
-            weight.copy_(torch.where(given, start.to(weight), weight))
+        for half in halves:
+            table = getattr(half.electra.embeddings, name)
+            if isinstance(table, DisentangledEmbedding):
+                continue  # it follows the generator's
+            if start.shape != table.weight.shape:
+                raise ValueError(
+                    f"{name} of this model have the shape {tuple(table.weight.shape)}, the start "
+                    f"given has {tuple(start.shape)}: build it for this vocabulary and embedding "
+                    "size."
+                )
+            with torch.no_grad():
+                given = start.abs().sum(1, keepdim=True) > 0
+                table.weight.copy_(torch.where(given, start.to(table.weight), table.weight))

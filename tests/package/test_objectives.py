@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from sklearn.metrics import log_loss
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from electra_tutorial.config import ElectraSize, PretrainingConfig
+from electra_tutorial.corpora import Segments
 from electra_tutorial.modeling import ElectraForJointPreTraining
 from electra_tutorial.objectives import (
     OBJECTIVES,
@@ -21,6 +24,7 @@ from electra_tutorial.objectives import (
     second_stage,
 )
 from electra_tutorial.sharing import MUST_AGREE
+from electra_tutorial.training import pretrain
 
 TINY = ElectraSize("tiny", 2, 32, 2, 128, 16, 100, 24, generator_fraction=1 / 2)
 NAMES = list(OBJECTIVES)
@@ -273,6 +277,89 @@ def test_the_second_networks_loss_reaches_no_weight_of_the_generators_own(name):
     own = [p for p in model.generator.parameters() if id(p) not in kept]
     assert own
     assert all(p.grad is None for p in own)
+
+
+# ---------------------------------------------------------------- in the loop
+
+RUN = PretrainingConfig(
+    size="nano",
+    steps=4,
+    batch_size=4,
+    sequence_length=16,
+    learning_rate=1e-3,
+    warmup_steps=1,
+    log_every=2,
+    evaluate_every=2,
+    save_every=2,
+)
+
+
+@pytest.fixture
+def segments(tokenizer) -> Segments:
+    rows = np.random.default_rng(0).integers(5, len(tokenizer), size=(12, 16)).astype(np.uint16)
+    rows[:, 0], rows[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    return Segments(rows, tokenizer.pad_token_id)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(entry: dict) -> None:
+    if entry["step"] == 4:
+        raise Interrupted
+
+
+def weights(model: ElectraForJointPreTraining) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def check_resume(config, segments, tokenizer, folder, make_model=lambda: None):
+    """Train whole, and with a break after the checkpoint of step 2: both give one model."""
+    run = partial(pretrain, config, segments, tokenizer, held_out=segments)
+    whole = run(folder / "whole", model=make_model())
+    with pytest.raises(Interrupted):
+        run(folder / "cut", model=make_model(), callback=interrupt)
+    resumed = run(folder / "cut", model=make_model(), resume=True)
+    expected = weights(whole.model)
+    for name, parameter in weights(resumed.model).items():
+        assert torch.equal(parameter, expected[name]), name
+    return whole
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_objective_trains_and_resumes(name, segments, tokenizer, tmp_path):
+    config = replace(RUN, objective=name)
+    result = check_resume(config, segments, tokenizer, tmp_path)
+    assert type(result.model) is OBJECTIVES[name]
+    judged = "kept_loss" if name in PREDICTING else "auc"
+    assert f"held_out_{judged}" in result.log[-1]
+    again = OBJECTIVES[name].from_halves(tmp_path / "whole" / "final")
+    final = weights(result.model)
+    for key, parameter in weights(again).items():
+        assert torch.equal(parameter, final[key]), key
+
+
+@pytest.mark.parametrize("sharing", MUST_AGREE)
+def test_every_sharing_mode_trains_and_resumes(sharing, segments, tokenizer, tmp_path):
+    fraction = 1.0 if sharing == "all" else None
+    config = replace(RUN, sharing=sharing, generator_fraction=fraction)
+    result = check_resume(config, segments, tokenizer, tmp_path)
+    assert result.model.config.sharing == sharing
+
+
+def test_two_stages_train_and_resume(segments, tokenizer, tmp_path):
+    first = pretrain(replace(RUN, objective="mlm"), segments, tokenizer, tmp_path / "first")
+    learnt = weights(first.model.discriminator)
+
+    def make_model():
+        return second_stage(first.model.discriminator)
+
+    result = check_resume(RUN, segments, tokenizer, tmp_path, make_model)
+    for name, parameter in weights(result.model.generator).items():
+        assert torch.equal(parameter, learnt[name]), name
+    moved = weights(result.model.discriminator.electra)
+    assert any(not torch.equal(p, learnt[f"electra.{name}"]) for name, p in moved.items())
 
 
 # ---------------------------------------------------------------- two stages

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, ElectraForPreTraining
 
 from electra_tutorial.config import ElectraSize
+from electra_tutorial.initialization import start_embeddings
 from electra_tutorial.modeling import ElectraForJointPreTraining
 from electra_tutorial.sharing import MUST_AGREE, TABLES, DisentangledEmbedding
 
@@ -188,6 +189,16 @@ def test_a_saved_disentangled_discriminator_is_an_ordinary_model(tokenizer, tmp_
         plain.eval()(ids).logits, model.discriminator(ids).logits, atol=1e-5, rtol=1e-5
     )
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "discriminator")
+
+
+@pytest.mark.parametrize("sharing", MODES)
+def test_started_embeddings_reach_both_halves(sharing):
+    model = tiny(sharing)
+    words, positions = torch.rand(100, 16), torch.rand(24, 16)
+    start_embeddings(model, words, positions)
+    for half in (model.discriminator, model.generator):
+        assert torch.equal(half.electra.embeddings.word_embeddings.weight, words)
+        assert torch.equal(half.electra.embeddings.position_embeddings.weight, positions)
 
 
 @pytest.mark.parametrize("sharing", ["none", "gradient-disentangled"])
