@@ -77,6 +77,15 @@ TASKS: dict[str, TaskInfo] = {
     for info in (
         TaskInfo("topics", NEWS, ("text",), note="short news-like items written for this book"),
         TaskInfo(
+            "reviews",
+            ("negative", "positive"),
+            ("text",),
+            note="short reviews written for this book, many of them indirect on purpose",
+        ),
+        TaskInfo(
+            "messages", ("wanted", "spam"), ("text",), note="short messages written for this book"
+        ),
+        TaskInfo(
             "ag_news",
             NEWS,
             ("text",),

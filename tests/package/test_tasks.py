@@ -151,8 +151,11 @@ def test_a_hub_that_does_not_answer(error: Exception, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ag-news",), "Unknown task 'ag-news': choose one of topics, ag_news"),
-        ((["topics"],), r"Unknown task \['topics'\]: choose one of topics, ag_news"),
+        (("ag-news",), "Unknown task 'ag-news': choose one of topics, reviews, messages, ag_news"),
+        (
+            (["topics"],),
+            r"Unknown task \['topics'\]: choose one of topics, reviews, messages, ag_news",
+        ),
         (("topics", "internet"), "Unknown source 'internet': choose one of builtin"),
         (("sst2",), "not there from source 'builtin': use source='directory' or 'hub'"),
         (("topics", "hub"), "not there from source 'hub': use source='builtin'"),
