@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from electra_tutorial import resuming
 from electra_tutorial.config import PretrainingConfig
 from electra_tutorial.corpora import Segments
 from electra_tutorial.modeling import ElectraForJointPreTraining
+from electra_tutorial.run_log import CLOCK_FIELDS
+from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import (
+    choose_attention,
     evaluate_corruptions,
     evaluate_pretraining,
     fixed_corruptions,
     frequency_corruptions,
-    learning_rate_factor,
     mask_segments,
-    parameter_groups,
     pretrain,
-    rows_of_step,
 )
 
 CONFIG = PretrainingConfig(
@@ -51,13 +55,33 @@ def segments(tokenizer) -> Segments:
     return Segments(rows, 0)
 
 
+@pytest.fixture
+def ragged(segments) -> Segments:
+    """The same text in rows of 4 to 16 tokens."""
+    rows = np.array(segments.input_ids)
+    for row, length in enumerate(np.random.default_rng(1).integers(4, 17, size=len(rows))):
+        rows[row, length - 1] = 3
+        rows[row, length:] = 0
+    return Segments(rows, 0)
+
+
+def without_clock(log):
+    return [{k: v for k, v in entry.items() if k not in CLOCK_FIELDS} for entry in log]
+
+
 def test_a_run_writes_its_log_checkpoints_and_both_halves(segments, tokenizer, tmp_path):
     result = pretrain(CONFIG, segments, tokenizer, tmp_path, held_out=segments.take(slice(0, 8)))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == result.log
     assert [entry["step"] for entry in lines] == [0, 2, 4, 6]
     assert result.finished
-    assert {"held_out_auc", "held_out_masked_accuracy", "learning_rate"} <= lines[-1].keys()
+    assert lines[-1].keys() == {
+        *("step", "tokens", "seconds", "loss", "generator_loss", "discriminator_loss"),
+        *("masked_accuracy", "precision", "recall", "base_rate", "learning_rate"),
+        *("tokens_per_second", "memory_mb", "held_out_generator_loss", "held_out_masked_accuracy"),
+        *(f"held_out_{name}" for name in ("auc", "precision", "recall", "accuracy", "base_rate")),
+    }
+    assert lines[-1]["learning_rate"] == pytest.approx(1e-3 / 6)
     assert lines[-1]["tokens"] == 6 * 4 * 16
     assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == [
         "checkpoint-00000004",
@@ -94,9 +118,6 @@ def test_an_interrupted_run_continues_bit_for_bit(segments, tokenizer, tmp_path)
         pretrain(config, segments, tokenizer, tmp_path / "cut", callback=interrupt)
     resumed = pretrain(config, segments, tokenizer, tmp_path / "cut", resume=True)
 
-    def without_clock(log):
-        return [{k: v for k, v in entry.items() if k != "seconds"} for entry in log]
-
     assert without_clock(resumed.log) == without_clock(whole.log)
     for (name, a), b in zip(
         whole.model.named_parameters(), resumed.model.parameters(), strict=True
@@ -111,12 +132,118 @@ def test_time_limit_stops_early_and_resumes(segments, tokenizer, tmp_path):
     assert pretrain(CONFIG, segments, tokenizer, tmp_path, resume=True).finished
 
 
-def test_gradient_accumulation_gives_the_same_discriminator_labels_shape(
-    segments, tokenizer, tmp_path
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_gradients_of_micro_batches_add_up_to_the_whole_batch_s(
+    ragged, tokenizer, tmp_path, parts, monkeypatch
 ):
-    config = replace(CONFIG, gradient_accumulation=2)
-    result = pretrain(config, segments, tokenizer, tmp_path, save=False)
-    assert result.log[-1]["loss"] < result.log[1]["loss"] * 1.2
+    """Uneven parts, padded rows: both losses are divided by the counts of the whole step."""
+    seen: list[list[torch.Tensor]] = []
+
+    def keep(parameters, max_norm):
+        parameters = list(parameters)
+        seen.append([p.grad.clone() for p in parameters])
+        return clip(parameters, max_norm)
+
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", keep)
+    config = replace(CONFIG, batch_size=7, steps=1, dropout=0.0)
+    for accumulation in (1, parts):
+        pretrain(
+            replace(config, gradient_accumulation=accumulation),
+            ragged,
+            tokenizer,
+            tmp_path / str(accumulation),
+            save=False,
+        )
+    for whole, summed in zip(*seen, strict=True):
+        torch.testing.assert_close(summed, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_more_parts_than_rows_are_refused(segments, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="4 rows can't be cut into 5 parts"):
+        pretrain(replace(CONFIG, gradient_accumulation=5), segments, tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_other_precisions_resume_bit_for_bit(segments, tokenizer, tmp_path, precision):
+    """With fp16 the scaler's scale is part of the state: here it falls at every overflow."""
+    config = replace(CONFIG, precision=precision, log_every=1, save_every=3)
+    whole = pretrain(config, segments, tokenizer, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-00000006")
+    resumed = pretrain(config, segments, tokenizer, tmp_path / "cut", resume=True)
+    assert without_clock(resumed.log) == without_clock(whole.log)
+    for (name, a), b in zip(
+        whole.model.named_parameters(), resumed.model.parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_an_overflow_in_fp16_lowers_the_scale_and_the_run_goes_on(
+    segments, tokenizer, tmp_path, monkeypatch
+):
+    first_scale = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda *a, **k: first_scale(*a, init_scale=2.0**40, **k)
+    )
+    config = replace(CONFIG, precision="fp16", steps=2)
+    pretrain(config, segments, tokenizer, tmp_path)
+    state = json.loads((tmp_path / "checkpoint-00000002" / "state.json").read_text())
+    assert state["scaler"]["scale"] == 2.0**38
+
+
+def test_windows_of_the_log_need_not_end_where_checkpoints_do(segments, tokenizer, tmp_path):
+    config = replace(CONFIG, steps=7, log_every=3, save_every=2, evaluate_every=5)
+    whole = pretrain(config, segments, tokenizer, tmp_path / "whole")
+    assert [entry["step"] for entry in whole.log] == [0, 3, 5, 6, 7]
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-00000007")
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-00000006", ignore_errors=True)
+    config = replace(config, keep_checkpoints=1)
+    shutil.rmtree(tmp_path / "cut")
+    for steps in (2, 4):  # stop in the middle of a window, twice
+
+        def interrupt(entry, after=steps):
+            if entry["step"] > after:
+                raise RuntimeError("interrupted")
+
+        with pytest.raises(RuntimeError, match="interrupted"):
+            pretrain(
+                config,
+                segments,
+                tokenizer,
+                tmp_path / "cut",
+                callback=interrupt,
+                resume=steps == 4,
+            )
+        assert [p.name for p in (tmp_path / "cut").glob("c*")] == [f"checkpoint-{steps:08d}"]
+    resumed = pretrain(config, segments, tokenizer, tmp_path / "cut", resume=True)
+    assert without_clock(resumed.log) == without_clock(whole.log)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_ends_the_run_in_good_order(segments, tokenizer, tmp_path, name):
+    before = signal.getsignal(signal.Signals[name])
+
+    def send(entry):
+        if entry["step"] == 4:
+            signal.raise_signal(signal.Signals[name])
+
+    config = replace(CONFIG, save_every=100)
+    stopped = pretrain(config, segments, tokenizer, tmp_path, callback=send)
+    assert (stopped.finished, stopped.stopped_by) == (False, name)
+    assert signal.getsignal(signal.Signals[name]) == before
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000004"]
+    resumed = pretrain(config, segments, tokenizer, tmp_path, resume=True)
+    whole = pretrain(config, segments, tokenizer, tmp_path / "whole")
+    assert without_clock(resumed.log) == without_clock(whole.log)
+
+
+def test_a_run_works_in_another_thread(segments, tokenizer, tmp_path):
+    """Where Python allows no signal handlers, as in some notebooks and servers."""
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(pretrain, replace(CONFIG, steps=2), segments, tokenizer, tmp_path)
+        assert run.result().finished
 
 
 @pytest.mark.slow
@@ -167,37 +294,6 @@ def test_frequency_corruptions_follow_the_counts_and_are_judged_during_a_run(
     assert 0 <= result.log[-1]["fixed_auc"] <= 1
 
 
-@given(st.integers(1, 30), st.integers(1, 50), st.integers(0, 5))
-def test_every_epoch_visits_every_segment_once(batch_size, num_segments, seed):
-    rows = np.concatenate(
-        [
-            rows_of_step(step, batch_size, num_segments, seed)
-            for step in range(-(-2 * num_segments // batch_size))
-        ]
-    )
-    for epoch in range(2):
-        visited = rows[epoch * num_segments : (epoch + 1) * num_segments]
-        assert sorted(visited) == list(range(num_segments))
-
-
-def test_schedule_multiplies_warmup_and_decay():
-    factors = [learning_rate_factor(step, 10, 4) for step in range(11)]
-    assert factors[0] == pytest.approx(0.25)
-    assert factors[3] == pytest.approx(0.7)
-    assert factors[10] == 0
-    assert learning_rate_factor(0, 10, 0) == 1
-
-
-def test_biases_and_layer_norms_do_not_decay():
-    model = ElectraForJointPreTraining.from_size("nano")
-    decayed, exempt = parameter_groups(model, 0.01)
-    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.01, 0.0)
-    assert all(p.dim() == 2 for p in decayed["params"])
-    assert all(p.dim() == 1 for p in exempt["params"])
-    total = sum(1 for _ in model.parameters())
-    assert len(decayed["params"]) + len(exempt["params"]) == total
-
-
 def test_errors(segments, tokenizer, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         pretrain(CONFIG, segments, tokenizer, tmp_path, resume=True)
@@ -207,15 +303,130 @@ def test_errors(segments, tokenizer, tmp_path):
     other = ElectraForJointPreTraining.from_size("nano", vocab_size=len(tokenizer) + 1)
     with pytest.raises(ValueError, match="the tokenizer that the model was trained with"):
         pretrain(CONFIG, segments, tokenizer, tmp_path, model=other)
-    pretrain(replace(CONFIG, steps=2), segments, tokenizer, tmp_path)
-    with pytest.raises(ValueError, match="another steps"):
-        pretrain(replace(CONFIG, steps=3), segments, tokenizer, tmp_path, resume=True)
+
+
+def test_what_changed_since_the_run_began_is_named_and_nothing_is_lost(
+    segments, tokenizer, tmp_path
+):
+    config = replace(CONFIG, steps=2)
+    pretrain(config, segments, tokenizer, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=r"another steps \(2, now 3\)"):
+        pretrain(replace(config, steps=3), segments, tokenizer, tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"another batch_size \(4, now 8\)"):
+        pretrain(replace(config, batch_size=8), segments, tokenizer, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="another text"):
+        pretrain(config, segments.take(slice(0, 20)), tokenizer, tmp_path, resume=True)
+    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    words[10:12] = words[11], words[10]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    swapped = load_tokenizer(tmp_path / "vocab.txt")
+    with pytest.raises(ValueError, match="another tokenizer"):
+        pretrain(config, segments, swapped, tmp_path, resume=True)
+    with pytest.raises(FileExistsError, match="resume it, or name another folder"):
+        pretrain(config, segments, tokenizer, tmp_path)
+    for path, changed in before.items():
+        assert path.stat().st_mtime_ns == changed
+    log = replace(config, log_every=1, keep_checkpoints=1)
+    assert pretrain(log, segments, tokenizer, tmp_path, resume=True).finished
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(segments, tokenizer, tmp_path):
     model = ElectraForJointPreTraining.from_size("nano", vocab_size=len(tokenizer))
     with torch.no_grad():
         model.discriminator.discriminator_predictions.dense_prediction.bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="not finite near step 2"):
+    with pytest.raises(FloatingPointError, match="not finite at step 1: no checkpoint was written"):
         pretrain(CONFIG, segments, tokenizer, tmp_path, model=model)
-    assert not list(tmp_path.glob("checkpoint-*"))
+    assert not list(tmp_path.glob("*checkpoint-*"))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_poisoned_step_is_named_and_never_saved(
+    segments, tokenizer, tmp_path, monkeypatch, where
+):
+    """Step 3 goes wrong; log and checkpoint come at step 4, the last good one is that of 2."""
+    steps = iter(range(1, 100))
+    forward = ElectraForJointPreTraining.forward
+
+    def poisoned(self, *arguments, **named):
+        output = forward(self, *arguments, **named)
+        if next(steps) == 3:
+            if where == "loss":
+                output.loss = output.loss * torch.inf
+            else:  # the loss is as before, its gradient is infinite
+                weight = self.discriminator.discriminator_predictions.dense_prediction.bias
+                output.loss = output.loss + (weight - weight.detach()).sum().abs().sqrt()
+        return output
+
+    monkeypatch.setattr(ElectraForJointPreTraining, "forward", poisoned)
+    with pytest.raises(FloatingPointError, match="not finite at step 3: the last good") as caught:
+        pretrain(CONFIG, segments, tokenizer, tmp_path)
+    assert str(tmp_path / "checkpoint-00000002") in str(caught.value)
+    (kept,) = tmp_path.glob("*checkpoint-*")
+    weights = load_file(kept / "model.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_there(
+    segments, tokenizer, tmp_path, monkeypatch
+):
+    whole = pretrain(CONFIG, segments, tokenizer, tmp_path / "whole")
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill(entry):
+        if entry["step"] == 4:
+            monkeypatch.setattr(resuming, "save_file", no_space)
+
+    with pytest.raises(OSError, match="last whole checkpoint is .*checkpoint-00000002"):
+        pretrain(CONFIG, segments, tokenizer, tmp_path / "full", callback=fill)
+    monkeypatch.undo()
+    resumed = pretrain(CONFIG, segments, tokenizer, tmp_path / "full", resume=True)
+    assert without_clock(resumed.log) == without_clock(whole.log)
+
+
+def test_two_precisions_in_one_python_process(segments, tokenizer, tmp_path):
+    for precision in ("fp32", "bf16", "fp32"):
+        config = replace(CONFIG, precision=precision, steps=1)
+        result = pretrain(config, segments, tokenizer, tmp_path, save=False)
+        assert next(result.model.parameters()).dtype == torch.float32
+
+
+def test_official_packing_trains_with_token_types(segments, tokenizer, tmp_path, monkeypatch):
+    rows = np.array(segments.input_ids)
+    rows[:, 8] = 3
+    seen = []
+    monkeypatch.setattr(
+        "electra_tutorial.training.Meter.add", lambda self, output, part: seen.append(part)
+    )
+    two = Segments(rows, 0, packing="official", sep_id=3)
+    pretrain(replace(CONFIG, steps=1), two, tokenizer, tmp_path, save=False)
+    assert seen[0]["token_type_ids"].tolist() == [[0] * 9 + [1] * 7] * 4
+
+
+def test_attention_is_chosen_for_the_machine(segments, tokenizer, tmp_path):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert choose_attention("auto", cuda, "bf16") == "sdpa"
+    assert choose_attention("auto", cpu, "bf16") == "eager"
+    assert choose_attention("eager", cuda, "bf16") == "eager"
+    losses = {}
+    for attention in ("sdpa", "eager"):
+        config = replace(CONFIG, attention=attention, dropout=0.0)
+        result = pretrain(config, segments, tokenizer, tmp_path, save=False)
+        assert result.model.discriminator.config._attn_implementation == attention
+        losses[attention] = [entry["loss"] for entry in result.log[1:]]
+    assert losses["sdpa"] == pytest.approx(losses["eager"], rel=1e-4)
+
+
+def test_trackers_get_the_log(segments, tokenizer, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = pretrain(CONFIG, segments, tokenizer, tmp_path, trackers=("tensorboard",))
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    shown = {event.step: event.value for event in events.Scalars("generator_loss")}
+    logged = {entry["step"]: entry["generator_loss"] for entry in result.log[1:]}
+    assert shown == pytest.approx(logged)
