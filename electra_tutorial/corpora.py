@@ -1,8 +1,9 @@
-"""Unlabelled text, and how it becomes token segments of one length.
+"""Unlabelled text, in memory or read from files as it is needed.
 
 The book's own corpus needs no download: :func:`python_documentation` collects the documentation of
 the Python that runs it and of the packages that it installs. Any other text comes from files, one
-paragraph a line, a blank line between documents.
+paragraph a line, a blank line between documents. How text becomes token segments of one length:
+:mod:`electra_tutorial.segments`, whose names can be imported from here too.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import os
 import platform
 import re
 import sysconfig
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
-from electra_tutorial.masking import SpecialIds
+from electra_tutorial.segments import Segments as Segments
+from electra_tutorial.segments import build_segments as build_segments
+from electra_tutorial.segments import segments_for as segments_for
 
 PACKAGES = {  # import name: distribution name
     "numpy": "numpy",
@@ -43,6 +46,9 @@ class Corpus:
 
     name: str
     documents: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.documents)
 
     @property
     def num_characters(self) -> int:
@@ -220,22 +226,42 @@ def python_documentation(cache: bool = True) -> Corpus:
 # ---------------------------------------------------------------- text files
 
 
+@dataclass(frozen=True)
+class TextFiles:
+    """The documents of text files; each iteration reads the files anew, a document at a time."""
+
+    paths: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        for path in self.paths:
+            try:
+                with _open(path) as file:
+                    for blank, lines in groupby(file, str.isspace):
+                        if not blank:
+                            yield "".join(lines).strip()
+            except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
+                raise ValueError(
+                    f"{path} can't be read as UTF-8 text ({type(error).__name__}): "
+                    "check that the file is whole."
+                ) from error
+
+
 def _open(path: Path) -> IO[str]:
     openers: dict[str, Any] = {".xz": lzma.open, ".gz": gzip.open}
     return openers.get(path.suffix, open)(path, "rt", encoding="utf-8")
 
 
-def load_corpus(source: str | Path, name: str | None = None) -> Corpus:
-    """Load a corpus.
+def iterate_documents(source: str | Path) -> Iterable[str]:
+    """Return the documents of a text that may be too large for memory.
+
+    Files are read while the documents are iterated, which can be done any number of times.
 
     Args:
-        source: ``"python-documentation"``, a file (``.txt``, ``.txt.xz`` or ``.txt.gz``; one
-            paragraph a line, a blank line between documents), or a folder of such files.
-        name: what to call it; the source's name if absent.
+        source: see :func:`load_corpus`.
 
     Raises:
         FileNotFoundError: if nothing is there.
-        ValueError: if there is no text in it, or a file can't be read as text.
+        ValueError: if there is no text file; while iterating, if a file can't be read as text.
     """
     if source == "python-documentation":
         return python_documentation()
@@ -246,147 +272,28 @@ def load_corpus(source: str | Path, name: str | None = None) -> Corpus:
             "'python-documentation'."
         )
     found = sorted(path.iterdir()) if path.is_dir() else [path]
-    paths = [p for p in found if p.name.endswith(SUFFIXES)]
+    paths = tuple(p for p in found if p.name.endswith(SUFFIXES))
     if not paths:
         raise ValueError(f"{source} holds no text: expected files ending in {', '.join(SUFFIXES)}.")
-    documents: list[str] = []
-    for file_path in paths:
-        try:
-            with _open(file_path) as file:
-                text = file.read()
-        except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-            raise ValueError(
-                f"{file_path} can't be read as UTF-8 text ({type(error).__name__}): "
-                "check that the file is whole."
-            ) from error
-        documents += [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-    if not documents:
-        raise ValueError(f"{source} is empty: there is no text to learn from.")
-    return Corpus(name or path.name, tuple(documents))
+    return TextFiles(paths)
 
 
-# ---------------------------------------------------------------- segments
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Token ids cut to one length, ``(num_segments, seq_len)``, in memory or mapped from a file.
-
-    Attributes:
-        input_ids: the tokens; every row is [CLS] ... [SEP], padded at the end.
-        pad_id: the id of [PAD].
-    """
-
-    input_ids: np.ndarray
-    pad_id: int
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"input_ids": self.input_ids[index].astype(np.int64)}
-
-    @property
-    def sequence_length(self) -> int:
-        return self.input_ids.shape[1]
-
-    @property
-    def num_tokens(self) -> int:
-        """Real tokens, [CLS] and [SEP] counted."""
-        return int((np.asarray(self.input_ids) != self.pad_id).sum())
-
-    def attention_mask(self, rows: slice | Sequence[int] = slice(None)) -> np.ndarray:
-        """1 at real tokens, 0 at padding, ``(num_rows, seq_len)``."""
-        return (np.asarray(self.input_ids[rows]) != self.pad_id).astype(np.int64)
-
-    def take(self, rows: slice | Sequence[int]) -> Segments:
-        """Return some of the segments."""
-        return Segments(np.asarray(self.input_ids[rows]), self.pad_id)
-
-    def save(self, path: str | Path) -> None:
-        """Write one ``.npy`` file; under a temporary name, renamed when whole."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb") as file:
-            np.save(file, self.input_ids)
-        partial.replace(path)
-
-    @classmethod
-    def open(cls, path: str | Path, pad_id: int = 0) -> Segments:
-        """Map a file that :meth:`save` wrote; nothing is read until it is used.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it does not hold a matrix of token ids.
-        """
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"no segments at {path}: write them with build_segments(..., output={str(path)!r})."
-            )
-        try:
-            input_ids = np.load(path, mmap_mode="r")
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(
-                f"{path} is not a whole .npy file: build the segments again."
-            ) from error
-        if input_ids.ndim != 2 or input_ids.dtype.kind not in "iu":
-            raise ValueError(
-                f"{path} does not hold a matrix of token ids: build the segments again."
-            )
-        return cls(input_ids, pad_id)
-
-
-def build_segments(
-    corpus: Corpus,
-    tokenizer: Any,
-    sequence_length: int = 128,
-    output: str | Path | None = None,
-    batch_size: int = 256,
-) -> Segments:
-    """Tokenize a corpus and pack it densely: every segment is [CLS] + text + [SEP].
-
-    Documents follow each other in the order of the corpus, with a [SEP] between them. Only the last
-    segment is padded.
+def load_corpus(source: str | Path, name: str | None = None) -> Corpus:
+    """Load a corpus into memory.
 
     Args:
-        corpus: the text.
-        tokenizer: a fast tokenizer.
-        sequence_length: tokens a segment, [CLS] and [SEP] counted.
-        output: a ``.npy`` file to write; the result is then mapped from it.
-        batch_size: documents tokenized at once.
+        source: ``"python-documentation"``, a file (``.txt``, ``.txt.xz`` or ``.txt.gz``; one
+            paragraph a line, a blank line between documents), or a folder of such files.
+        name: what to call it; the source's name if absent.
 
     Raises:
-        ValueError: if the corpus is empty or the length is below 3.
+        FileNotFoundError: if nothing is there.
+        ValueError: if there is no text in it, or a file can't be read as text.
     """
-    if sequence_length < 3:
-        raise ValueError(
-            f"sequence_length must be at least 3 ([CLS], one token, [SEP]), not {sequence_length}."
-        )
-    ids = SpecialIds.from_tokenizer(tokenizer)
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.int32
-    pieces: list[np.ndarray] = []
-    for start in range(0, len(corpus.documents), batch_size):
-        batch = list(corpus.documents[start : start + batch_size])
-        encoded = tokenizer(
-            batch, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
-        pieces += [np.asarray([*tokens, ids.sep], dtype=dtype) for tokens in encoded if tokens]
-    if not pieces:
-        raise ValueError(f"corpus {corpus.name!r} is empty: there is no text to cut into segments.")
-    stream = np.concatenate(pieces)[:-1]  # no [SEP] after the last document
-
-    body = sequence_length - 2
-    rows = -(-len(stream) // body)
-    matrix = np.full((rows, sequence_length), ids.pad, dtype=dtype)
-    matrix[:, 0] = ids.cls
-    padded = np.full(rows * body, ids.pad, dtype=dtype)
-    padded[: len(stream)] = stream
-    matrix[:, 1:-1] = padded.reshape(rows, body)
-    matrix[:-1, -1] = ids.sep
-    matrix[-1, 1 + len(stream) - (rows - 1) * body] = ids.sep
-    segments = Segments(matrix, ids.pad)
-    if output is None:
-        return segments
-    segments.save(output)
-    return Segments.open(output, ids.pad)
+    found = iterate_documents(source)
+    if isinstance(found, Corpus):
+        return found
+    documents = tuple(found)
+    if not documents:
+        raise ValueError(f"{source} is empty: there is no text to learn from.")
+    return Corpus(name or Path(source).name, documents)

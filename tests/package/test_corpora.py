@@ -1,20 +1,19 @@
-"""Corpora and segments: what is read, what is cut, and that nothing is lost."""
+"""Corpora: what is read, what is cleaned, and that nothing is lost."""
 
 from __future__ import annotations
 
 import gzip
 import lzma
+import re
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from electra_tutorial import corpora
+from electra_tutorial import corpora, segments
 from electra_tutorial.corpora import (
     Corpus,
-    Segments,
-    build_segments,
+    iterate_documents,
     load_corpus,
     python_documentation,
 )
@@ -64,50 +63,32 @@ def test_splits_hold_whole_documents_and_do_not_move():
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    st.lists(st.text("abc ferry dawn.", min_size=1, max_size=80), min_size=1, max_size=6),
-    st.integers(3, 20),
-)
-def test_segments_keep_every_token_in_order(tokenizer, texts, length):
-    documents = tuple(text for text in texts if text.strip())
-    if not documents:
-        return
-    segments = build_segments(Corpus("any", documents), tokenizer, length)
-    expected: list[int] = []
-    for document in documents:
-        expected += [*tokenizer(document, add_special_tokens=False)["input_ids"], 3]
-    rows = segments.input_ids
-    assert (rows[:, 0] == tokenizer.cls_token_id).all()
-    stream = [token for row in rows for token in row[1 : np.flatnonzero(row)[-1]].tolist()]
-    assert stream == expected[:-1]
-    for row in rows:
-        last = np.flatnonzero(row)[-1]
-        assert row[last] == tokenizer.sep_token_id
-        assert not row[last + 1 :].any()
+@given(st.text("ab \t\n", max_size=60))
+def test_documents_are_read_one_by_one_as_the_whole_text_is_split(tmp_path, text):
+    path = tmp_path / "text.txt"
+    path.write_text(text, encoding="utf-8", newline="")
+    parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+    documents = iterate_documents(path)
+    assert list(documents) == parts
+    assert list(documents) == parts  # again from the beginning
 
 
-def test_segments_map_from_a_file(corpus, tokenizer, tmp_path):
-    path = tmp_path / "deep" / "segments.npy"
-    written = build_segments(corpus, tokenizer, 16, output=path)
-    assert isinstance(written.input_ids, np.memmap)
-    assert np.array_equal(written.input_ids, build_segments(corpus, tokenizer, 16).input_ids)
-    assert written.num_tokens == int(written.attention_mask().sum())
-    assert written[0]["input_ids"].dtype == np.int64
-    assert not list(tmp_path.rglob("*.partial"))
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match="not a whole .npy file"):
-        Segments.open(path)
-    with pytest.raises(FileNotFoundError, match="no segments at"):
-        Segments.open(tmp_path / "none.npy")
+def test_files_are_read_no_further_than_asked(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe not UTF-8")
+    documents = iter(iterate_documents(tmp_path))
+    assert next(documents) == "First paragraph.\nSecond paragraph."
+    assert next(documents) == "Another document."
+    with pytest.raises(ValueError, match=r"b\.txt can't be read as UTF-8 text"):
+        next(documents)
 
 
-def test_segments_refuse_what_makes_no_sense(tokenizer, corpus):
-    with pytest.raises(ValueError, match="at least 3"):
-        build_segments(corpus, tokenizer, 2)
-    with pytest.raises(ValueError, match="is empty"):
-        build_segments(Corpus("nothing", ()), tokenizer, 16)
+def test_the_names_of_segments_can_be_imported_from_here():
+    assert corpora.build_segments is segments.build_segments
+    assert corpora.Segments is segments.Segments
+    assert corpora.segments_for is segments.segments_for
 
 
 def test_docstrings_are_reduced_to_prose():
