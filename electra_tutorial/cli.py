@@ -17,11 +17,10 @@ Commands: TypeAlias = argparse._SubParsersAction  # type: ignore[type-arg]
 REFUSALS = (
     ValueError,
     TypeError,
-    FileNotFoundError,
-    FileExistsError,
+    OSError,
     ModuleNotFoundError,
-    ConnectionError,
     RuntimeError,
+    FloatingPointError,
 )
 
 
@@ -57,8 +56,15 @@ def _add_settings(command: argparse.ArgumentParser, settings: type) -> None:
     group = command.add_argument_group("settings")
     for field in dataclasses.fields(settings):
         default: Any = field.default
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(default, bool):
+            on_or_off = argparse.BooleanOptionalAction
+            group.add_argument(
+                option, action=on_or_off, default=default, help=f"default: {default}"
+            )
+            continue
         group.add_argument(
-            f"--{field.name.replace('_', '-')}",
+            option,
             type=float if default is None else type(default),
             default=default,
             metavar=field.name.upper(),
@@ -92,22 +98,46 @@ def _env(options: argparse.Namespace) -> int:
 # --- pretrain ---------------------------------------------------------------------------------
 
 
+LAUNCHING = """\
+several processes: --batch-size is the batch of all of them together, and OUTPUT a folder that
+all of them see
+  the 8 GPUs of one machine:
+    accelerate launch --multi_gpu --num_processes 8 -m electra_tutorial.cli pretrain ...
+  two machines of 8 GPUs, the same line on both but for --machine_rank, 0 on the first, 1 on
+  the second:
+    accelerate launch --multi_gpu --num_machines 2 --num_processes 16 --machine_rank 0 \\
+      --main_process_ip ADDRESS_OF_THE_FIRST --main_process_port 29500 \\
+      -m electra_tutorial.cli pretrain ...
+  two processes on the CPU:
+    torchrun --nproc-per-node 2 -m electra_tutorial.cli pretrain ...
+SIGTERM and Ctrl-C end a run after the current step, with a checkpoint; go on with --resume.
+"""
+
+
 def _add_pretrain(commands: Commands) -> None:
     command = commands.add_parser(
         "pretrain",
         help="train generator and discriminator together on a text",
         description="Train generator and discriminator together. Writes OUTPUT/log.jsonl, "
         "checkpoints, and at the end OUTPUT/final/discriminator and OUTPUT/final/generator.",
+        epilog=LAUNCHING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument(
-        "--corpus", required=True, help="a text file, a folder of them, or python-documentation"
+    text = command.add_mutually_exclusive_group(required=True)
+    text.add_argument("--corpus", help="a text file, a folder of them, or python-documentation")
+    text.add_argument(
+        "--segments",
+        type=Path,
+        metavar="FILE",
+        help="a .npy file of segments instead of a text, with --tokenizer that made it",
     )
     command.add_argument("--output", required=True, type=Path, help="folder of the run")
     command.add_argument(
         "--checkpoint",
         type=Path,
         metavar="DIR",
-        help="continue from the discriminator/ and generator/ in this folder, on a new text",
+        help="start from the discriminator/ and generator/ in this folder, or from a checkpoint-* "
+        "of another run",
     )
     command.add_argument(
         "--tokenizer",
@@ -120,7 +150,29 @@ def _add_pretrain(commands: Commands) -> None:
         type=float,
         default=0.05,
         metavar="SHARE",
-        help="share of the documents to judge the run on (default: %(default)s; 0 for none)",
+        help="share of the documents, or of the segments at the end of the file, to set aside and "
+        "judge the run on (default: %(default)s; 0 for none)",
+    )
+    command.add_argument(
+        "--held-out-segments",
+        type=int,
+        default=1024,
+        metavar="NUMBER",
+        help="judge it on at most so many of them (default: %(default)s)",
+    )
+    command.add_argument(
+        "--packing", default="dense", help="of the text into segments: dense (default) or official"
+    )
+    command.add_argument(
+        "--workers", type=int, default=1, help="processes that tokenize (default: %(default)s)"
+    )
+    command.add_argument(
+        "--tracker",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="show the log in a tracker of Accelerate too, for example tensorboard; may be "
+        "repeated",
     )
     command.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT")
     command.add_argument("--max-seconds", type=float, metavar="SECONDS", help="stop after this")
@@ -129,52 +181,117 @@ def _add_pretrain(commands: Commands) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    from electra_tutorial.config import get_size
-    from electra_tutorial.corpora import build_segments, load_corpus
-    from electra_tutorial.modeling import ElectraForJointPreTraining
-    from electra_tutorial.tokenization import load_tokenizer, train_wordpiece
-    from electra_tutorial.training import pretrain
+    from electra_tutorial.resuming import refuse_to_overwrite
+    from electra_tutorial.training import join_processes, pretrain
 
     config: PretrainingConfig = _settings(options, PretrainingConfig)
-    train, aside = load_corpus(options.corpus), None
-    if options.held_out:
-        train, aside = train.split(options.held_out, seed=config.seed)
-    kept = options.output / "tokenizer"  # a resumed run must read as it did before
-    model = None
-    if options.checkpoint is not None:
-        model = ElectraForJointPreTraining.from_halves(
-            options.checkpoint, discriminator_weight=config.discriminator_weight
+    if not options.resume:
+        refuse_to_overwrite(options.output)
+    processes = join_processes()
+    with processes.main_process_first():  # the others read what it has written
+        tokenizer, segments, held_out = _pretraining_text(
+            options, config, processes.is_main_process
         )
-    if options.resume and kept.is_dir():
-        tokenizer = load_tokenizer(kept)
-    elif options.tokenizer is not None:
-        tokenizer = load_tokenizer(options.tokenizer)
-    elif options.checkpoint is not None:
-        tokenizer = load_tokenizer(options.checkpoint / "discriminator")
-    else:
-        tokenizer = train_wordpiece(train.documents, get_size(config.size).vocab_size)
-    tokenizer.save_pretrained(kept)
-    segments = build_segments(train, tokenizer, config.sequence_length)
-    held_out = None
-    if aside is not None:
-        held_out = build_segments(aside, tokenizer, config.sequence_length)
-    print(f"{train.num_words:,} words in {len(segments):,} segments; {len(tokenizer):,} tokens.")
+    if processes.is_main_process:
+        print(
+            f"{len(segments):,} segments of {segments.sequence_length}; {len(tokenizer):,} tokens."
+        )
     result = pretrain(
         config,
         segments,
         tokenizer,
         options.output,
         held_out=held_out,
-        model=model,
+        model=_pretraining_start(options, config, tokenizer),
         resume=options.resume,
         max_seconds=options.max_seconds,
+        trackers=options.tracker,
     )
-    for name, value in result.log[-1].items():
-        print(f"{name:<28} {value:,}")
-    if not result.finished:
-        print("Stopped early; go on with --resume.")
-    print(f"The two halves are in {options.output / 'final'}.")
+    if processes.is_main_process:
+        for name, value in result.log[-1].items():
+            print(f"{name:<28} {value:,}" if value is not None else f"{name:<28} none")
+        if result.stopped_by:
+            print(f"Stopped early ({result.stopped_by}); go on with --resume.")
+        if (options.output / "final").is_dir():
+            print(f"The two halves are in {options.output / 'final'}.")
+    processes.destroy_process_group()
     return 0
+
+
+def _pretraining_text(
+    options: argparse.Namespace, config: PretrainingConfig, writes: bool
+) -> tuple[Any, Any, Any]:
+    """Return (tokenizer, segments, held-out segments or None); the first process writes them."""
+    from electra_tutorial.config import get_size
+    from electra_tutorial.corpora import Segments, cache_directory, load_corpus, segments_for
+    from electra_tutorial.tokenization import load_tokenizer, train_wordpiece
+
+    if not 0 <= options.held_out < 1:
+        raise ValueError(f"--held-out is a share between 0 and 1, not {options.held_out!r}.")
+    text = load_corpus(options.corpus) if options.segments is None else None
+    train, aside = text, None
+    if text is not None and options.held_out:
+        train, aside = text.split(options.held_out, seed=config.seed)
+    kept = options.output / "tokenizer"  # a resumed run must read as it did before
+    if kept.is_dir() and (options.resume or not writes):
+        tokenizer = load_tokenizer(kept)
+    elif options.tokenizer is not None:
+        tokenizer = load_tokenizer(options.tokenizer)
+    elif options.checkpoint is not None:
+        tokenizer = load_tokenizer(_tokenizer_of(options.checkpoint))
+    elif train is not None:
+        tokenizer = train_wordpiece(train.documents, get_size(config.size).vocab_size)
+    else:
+        raise ValueError("--segments needs --tokenizer: name the tokenizer that made the file.")
+    if writes and not (options.resume and kept.is_dir()):
+        tokenizer.save_pretrained(kept)
+
+    held_out = None
+    if train is None:
+        segments = Segments.open(options.segments, tokenizer=tokenizer)
+        number = round(options.held_out * len(segments))
+        if number:
+            held_out = segments.take(slice(len(segments) - number, None))
+            segments = segments.take(slice(0, len(segments) - number))
+    else:
+        segments, held_out = (
+            segments_for(
+                documents,
+                tokenizer,
+                config.sequence_length,
+                cache_directory() / "segments",
+                packing=options.packing,
+                processes=options.workers,
+            )
+            if documents is not None
+            else None
+            for documents in (train, aside)
+        )
+    if held_out is not None:
+        held_out = held_out.take(slice(0, options.held_out_segments))
+    return tokenizer, segments, held_out
+
+
+def _tokenizer_of(checkpoint: Path) -> Path:
+    """Where the tokenizer of a starting point lies: in its half, or beside the checkpoint."""
+    half = checkpoint / "discriminator"
+    return half if half.is_dir() else checkpoint.parent / "tokenizer"
+
+
+def _pretraining_start(
+    options: argparse.Namespace, config: PretrainingConfig, tokenizer: Any
+) -> Any:
+    """Return the model that --checkpoint names; None for a new one."""
+    from electra_tutorial.objectives import get_objective
+    from electra_tutorial.training import model_of_checkpoint
+
+    if options.checkpoint is None:
+        return None
+    if (options.checkpoint / "state.json").is_file():
+        return model_of_checkpoint(options.checkpoint, len(tokenizer))
+    return get_objective(config.objective).from_halves(
+        options.checkpoint, discriminator_weight=config.discriminator_weight
+    )
 
 
 # --- finetune, evaluate, predict --------------------------------------------------------------

@@ -28,6 +28,7 @@ to store, and two processes compute the gradient of one.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -137,6 +138,22 @@ def _new_model(config: PretrainingConfig, vocab_size: int) -> ElectraForJointPre
     )
 
 
+def model_of_checkpoint(folder: str | Path, vocab_size: int) -> ElectraForJointPreTraining:
+    """Build the model of a run's ``checkpoint-...``, to start another run from it.
+
+    Raises:
+        FileNotFoundError: if the folder is no such checkpoint.
+        ValueError: if the vocabulary has another size.
+    """
+    folder = Path(folder)
+    if not (folder / resuming.STATE).is_file():
+        raise FileNotFoundError(f"{folder} is no checkpoint of a run: name a checkpoint-... of it.")
+    settings = json.loads((folder / resuming.STATE).read_text())["config"]
+    model = _new_model(PretrainingConfig(**settings), vocab_size)
+    resuming.load_weights(folder, model)
+    return model
+
+
 def prepare_encoders(model: Any, config: PretrainingConfig, device: torch.device) -> None:
     """Choose the attention of both halves and, on request, compile their encoders."""
     attention = choose_attention(config.attention, device, config.precision)
@@ -183,8 +200,13 @@ def join_processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
 
 
-def _check_tokenizer(tokenizer: Any, segments: Segments, model: Any) -> None:
+def _check_fit(config: PretrainingConfig, segments: Segments, tokenizer: Any, model: Any) -> None:
     segments.check_tokenizer(tokenizer)
+    if model is not None and model.objective != config.objective:
+        raise ValueError(
+            f"the model was built for the objective {model.objective!r} and the configuration says "
+            f"{config.objective!r}: make them agree."
+        )
     if model is not None and model.config.discriminator["vocab_size"] != len(tokenizer):
         raise ValueError(
             f"the model has {model.config.discriminator['vocab_size']} tokens and the tokenizer "
@@ -246,7 +268,7 @@ def pretrain(
     """
     output_dir = Path(output_dir)
     special_ids = SpecialIds.from_tokenizer(tokenizer)
-    _check_tokenizer(tokenizer, segments, model)
+    _check_fit(config, segments, tokenizer, model)
     accelerator = start_accelerator(output_dir, trackers)
     device, is_main = accelerator.device, accelerator.is_main_process
     place = {"process": accelerator.process_index, "processes": accelerator.num_processes}

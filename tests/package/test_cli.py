@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from electra_tutorial import __version__, cli, environment, runner
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
@@ -116,6 +118,15 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Segments are cached in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("ELECTRA_TUTORIAL_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two steps."""
@@ -140,6 +151,9 @@ def test_settings_become_options() -> None:
     assert cli._settings(options, PretrainingConfig) == PretrainingConfig(
         learning_rate=0.1, generator_fraction=0.5
     )
+    options = cli._parser().parse_args([*given, "--no-bias-correction", "--compile"])
+    settings = cli._settings(options, PretrainingConfig)
+    assert (settings.bias_correction, settings.compile) == (False, True)
     options = cli._parser().parse_args(["finetune", "--task", "topics", "--output", "y"])
     assert cli._settings(options, FineTuningConfig) == FineTuningConfig()
     assert options.checkpoint == "mini"
@@ -158,6 +172,43 @@ def test_pretrain_writes_two_halves_and_resumes(
     assert "held_out_auc" in capsys.readouterr().out
 
 
+def test_pretrain_says_how_to_launch_several_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    said = capsys.readouterr().out
+    assert (
+        "accelerate launch --multi_gpu --num_processes 8 -m electra_tutorial.cli pretrain" in said
+    )
+    assert "--num_machines 2 --num_processes 16 --machine_rank 0" in said
+
+
+@pytest.mark.slow
+def test_pretrain_runs_from_a_file_of_segments(
+    run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = max((cache / "segments").glob("*.npy"), key=lambda path: path.stat().st_size)
+    line = f"pretrain --segments {file} --output {tmp_path / 'new'} --steps 2 {TINY} --held-out 0.2"
+    assert cli.main([*line.split(), "--tokenizer", str(run / "tokenizer")]) == 0
+    assert "held_out_auc" in capsys.readouterr().out
+    assert cli.main([*line.split(), "--resume"]) == 0
+    changed = line.replace("--held-out 0.2", "--held-out 0").split()
+    assert cli.main([*changed, "--resume"]) == 2
+    assert "was started with another text" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_pretrain_starts_from_a_checkpoint_of_another_run(
+    run: Path, text: Path, tmp_path: Path
+) -> None:
+    start = run / "checkpoint-00000002"
+    line = f"pretrain --corpus {text} --output {tmp_path / 'new'} --steps 1 --held-out 0 {TINY}"
+    assert cli.main([*line.split(), "--checkpoint", str(start), "--learning-rate", "0"]) == 0
+    before = load_file(start / "model.safetensors")
+    after = load_file(tmp_path / "new" / "checkpoint-00000001" / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(before[name].equal(after[name]) for name in before)
+
+
 @pytest.mark.slow
 def test_pretrain_goes_on_from_a_checkpoint(
     run: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -166,7 +217,7 @@ def test_pretrain_goes_on_from_a_checkpoint(
     assert (
         cli.main([*line.split(), "--checkpoint", str(run / "final"), "--max-seconds", "0.1"]) == 0
     )
-    assert "Stopped early; go on with --resume." in capsys.readouterr().out
+    assert "Stopped early (time limit); go on with --resume." in capsys.readouterr().out
     kept = tmp_path / "more" / "tokenizer" / "tokenizer.json"
     assert kept.read_bytes() == (run / "tokenizer" / "tokenizer.json").read_bytes()
 
@@ -203,7 +254,16 @@ def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]
         ("pretrain --corpus {text} --output {out} --size huge", "unknown size 'huge'"),
         ("pretrain --corpus {text} --output {out} --sequence-length 999", "is longer than the"),
         ("pretrain --corpus {text} --output {out} --held-out 2", "a share between 0 and 1"),
-        ("pretrain --corpus {text} --output {out} --checkpoint {out}", "name a folder with"),
+        ("pretrain --corpus {text} --output {out} --checkpoint {out}", "no tokenizer at"),
+        (
+            "pretrain --corpus {text} --output {out} --checkpoint {out} --tokenizer mini",
+            "name a folder with",
+        ),
+        ("pretrain --corpus {text} --output {run}", "resume it, or name another folder"),
+        ("pretrain --corpus {text} --output {out} --packing x", "unknown packing 'x'"),
+        ("pretrain --corpus {text} --output {out} --tracker x", "unknown tracker 'x'"),
+        ("pretrain --segments absent --output {out} --tokenizer mini", "no segments at absent"),
+        ("pretrain --segments absent --output {out}", "--segments needs --tokenizer"),
         ("finetune --task absent --output {out}", "Unknown task 'absent'"),
         ("finetune --task topics --checkpoint absent --output {out}", "no checkpoint at absent"),
         ("finetune --task topics --checkpoint {half} --output {run}", "is there already"),
