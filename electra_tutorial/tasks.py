@@ -4,8 +4,8 @@
     task = load_task("sst2", source="directory")      # $ELECTRA_TUTORIAL_HUB_DIR/nyu-mll/glue
     task = load_task("sst2", source="hub")            # downloaded
 
-All give a `Task` whose splits have the columns text, for pairs also text_pair, and label. A set
-that was asked for and cannot be had is an error; no other set is used instead.
+All give a `Task`, whose kind says which columns its splits have, whatever the source. A set that was
+asked for and cannot be had is an error; no other set is used instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset
+
+from electra_tutorial.task_columns import (
+    ANSWER_COLUMNS,
+    check_names,
+    check_rows,
+    features_of,
+    text_names,
+)
 
 DIRECTORY_VARIABLE = "ELECTRA_TUTORIAL_HUB_DIR"
 SOURCES = ("builtin", "directory", "hub")
@@ -37,14 +45,23 @@ class TaskInfo:
 
     Attributes:
         name: the name that `load_task()` takes.
-        label_names: the classes, in the order of their numbers.
-        text_columns: the source's columns that become text (and text_pair).
+        label_names: the classes or tags, in the order of their numbers; empty where there are none.
+        text_columns: the source's columns that hold the texts.
         metric: the measure by which the best epoch is chosen and that the field reports.
         hub_id: the set on the hub, or None for a built-in one.
         config: its configuration on the hub.
         test_split: the source's split that serves as test. GLUE hides the labels of its own test
             splits, so its validation split serves as test.
         note: what a reader should know beside a result.
+        kind: "classification", "regression", "token-classification", "question-answering" or
+            "multiple-choice"; `Task` says what each means.
+        validation_split: the source's split that serves as validation. Without one, rows of train
+            are held out.
+        held_together: the columns that rows share when they must not be torn apart by holding some
+            of them out; empty: the texts.
+        value_range: the lowest and the highest label of a regression.
+        hub_revision: the branch on the hub that holds plain files, where the main one does not.
+        trained: whether there is a train split.
     """
 
     name: str
@@ -56,6 +73,11 @@ class TaskInfo:
     test_split: str = "test"
     note: str = ""
     kind: str = "classification"
+    validation_split: str | None = None
+    held_together: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
+    hub_revision: str | None = None
+    trained: bool = True
 
 
 NEWS = ("World", "Sports", "Business", "Sci/Tech")
@@ -71,7 +93,50 @@ def _glue(
     )
 
 
+def _bio(*types: str) -> tuple[str, ...]:
+    """The tags of these entity types: outside, then the first and the further words of each."""
+    return ("O", *(f"{place}-{name}" for name in types for place in "BI"))
+
+
+def _tagging(
+    name: str, types: tuple[str, ...], hub_id: str | None = None, note: str = ""
+) -> TaskInfo:
+    return TaskInfo(
+        name,
+        _bio(*types),
+        ("tokens",),
+        "f1",
+        hub_id,
+        note=note,
+        kind="token-classification",
+        validation_split="validation",
+        # These sets are scripts on the hub's main branch.
+        hub_revision="refs/convert/parquet" if hub_id else None,
+    )
+
+
+def _questions(name: str, hub_id: str | None = None, note: str = "") -> TaskInfo:
+    return TaskInfo(
+        name,
+        (),
+        ("context", "question"),
+        "f1",
+        hub_id,
+        test_split="validation" if hub_id else "test",
+        note=note,
+        kind="question-answering",
+        validation_split=None if hub_id else "validation",
+        held_together=("context",),
+    )
+
+
 PAIR = ("sentence1", "sentence2")
+CONLL = ("PER", "ORG", "LOC", "MISC")
+WNUT = ("corporation", "creative-work", "group", "location", "person", "product")
+SQUAD = (
+    "test is SQuAD's validation split; validation is a tenth of train's questions (2,000 or a few "
+    "more), whole passages at a time, chosen by a hash of the passage"
+)
 TASKS: dict[str, TaskInfo] = {
     info.name: info
     for info in (
@@ -80,7 +145,7 @@ TASKS: dict[str, TaskInfo] = {
             "reviews",
             ("negative", "positive"),
             ("text",),
-            note="short reviews written for this book, many of them indirect on purpose",
+            note="short reviews written for this book, a third of them indirect on purpose",
         ),
         TaskInfo(
             "messages", ("wanted", "spam"), ("text",), note="short messages written for this book"
@@ -96,6 +161,32 @@ TASKS: dict[str, TaskInfo] = {
         _glue("cola", ("unacceptable", "acceptable"), ("sentence",), "matthews"),
         _glue("mrpc", ("not_equivalent", "equivalent"), PAIR),
         _glue("rte", ("entailment", "not_entailment"), PAIR),
+        TaskInfo(
+            "stsb",
+            (),
+            PAIR,
+            "spearman",
+            "nyu-mll/glue",
+            "stsb",
+            "validation",
+            GLUE,
+            kind="regression",
+            value_range=(0, 5),
+        ),
+        _tagging("entities", CONLL, note="sentences with tagged names, written for this book"),
+        _tagging("conll2003", CONLL, "eriktks/conll2003", "newswire of Reuters"),
+        _tagging("wnut17", WNUT, "leondz/wnut_17", "posts and comments with rare names"),
+        _questions("passages", note="passages with questions, written for this book"),
+        _questions("squad", "rajpurkar/squad", SQUAD),
+        _questions("squad_v2", "rajpurkar/squad_v2", f"some questions have no answer; {SQUAD}"),
+        TaskInfo(
+            "replies",
+            (),
+            ("turns", "choices"),
+            note="dialogues with four replies each, written for this book; not for training",
+            kind="multiple-choice",
+            trained=False,
+        ),
     )
 }
 
@@ -104,13 +195,23 @@ TASKS: dict[str, TaskInfo] = {
 class Task:
     """A labelled data set.
 
+    The kind says what the splits hold:
+
+    - classification: text, for pairs also text_pair, and label, the number of a class;
+    - regression: the same texts, and label, a number in the usual sense;
+    - token-classification: tokens, the words of a sentence, and ner_tags, a number for each;
+    - question-answering: id, context, question, and answers with the lists text and answer_start
+      (a character of the context); both lists are empty where the context does not say;
+    - multiple-choice: id, turns (what two people said, one after the other), choices (what might be
+      said next), and label, the number of the one that fits.
+
     Attributes:
-        train, validation, test: splits with the columns of `text_columns` and label, a number.
-        label_names: the name of each number.
-        text_columns: ("text",), or ("text", "text_pair") where two texts belong together.
+        train, validation, test: the splits. `train` has no rows where the set is not for training.
+        label_names: the names of the classes or tags, by number; empty where there are none.
+        text_columns: which of the columns hold the texts.
         source: "builtin", "directory" or "hub".
         revision: the commit received from the hub, else a hash of the rows.
-        metric: "accuracy" or "matthews".
+        metric: "accuracy", "matthews", "spearman" or "f1".
     """
 
     name: str
@@ -171,16 +272,22 @@ def load_task(
     else:
         splits, revision = _read_hub(info)
     splits = {split: _checked(info, split, rows) for split, rows in splits.items()}
+    texts = text_names(info.kind, info.text_columns)
     if "validation" not in splits:
-        splits["train"], splits["validation"] = _hold_out(splits["train"])
+        together = info.held_together or texts
+        splits["train"], splits["validation"] = _hold_out(splits["train"], together)
+    features = features_of(info.kind, len(texts), info.label_names)
     made = {
-        split: make_split(**rows, label_names=info.label_names) for split, rows in splits.items()
+        split: Dataset.from_dict({name: rows[name] for name in features}, features=features)
+        for split, rows in splits.items()
     }
+    if not info.trained:
+        made["train"] = made["test"].select([])
     task = Task(
         name=name,
         kind=info.kind,
         label_names=info.label_names,
-        text_columns=("text", "text_pair")[: len(info.text_columns)],
+        text_columns=texts,
         train=made["train"],
         validation=made["validation"],
         test=made["test"],
@@ -200,12 +307,11 @@ def make_split(
     label_names: Sequence[str],
     text_pair: Sequence[str] | None = None,
 ) -> Dataset:
-    """A split as `Task` holds it, from Python lists."""
+    """A split of a classification as `Task` holds it, from Python lists."""
     pair = {} if text_pair is None else {"text_pair": list(text_pair)}
-    types = {key: Value("string") for key in ("text", *pair)}
     return Dataset.from_dict(
         {"text": list(text), **pair, "label": list(label)},
-        features=Features({**types, "label": ClassLabel(names=list(label_names))}),
+        features=features_of("classification", 1 + len(pair), label_names),
     )
 
 
@@ -213,14 +319,26 @@ def _read_builtin(info: TaskInfo) -> tuple[dict[str, Mapping[str, Any]], str]:
     content = (resources.files("electra_tutorial") / "builtin" / f"{info.name}.jsonl").read_bytes()
     rows = [json.loads(line) for line in content.decode("utf-8").splitlines()]
     number = {label: i for i, label in enumerate(info.label_names)}
-    splits: dict[str, Mapping[str, Any]] = {}
-    for split in ("train", "validation", "test"):
-        chosen = [row for row in rows if row["split"] == split]
-        splits[split] = {
-            **{column: [row[column] for row in chosen] for column in info.text_columns},
-            "label": [number.get(row["label"], row["label"]) for row in chosen],
+    if info.kind == "question-answering":  # a line holds a passage with all its questions
+        rows = [row | question for row in rows for question in row["questions"]]
+    for row in rows:
+        if info.kind == "classification":
+            row["label"] = number.get(row["label"], row["label"])
+        elif info.kind == "token-classification":
+            row["ner_tags"] = [number.get(tag, tag) for tag in row["ner_tags"]]
+    splits: dict[str, Mapping[str, Any]] = {
+        split: {
+            name: [row[name] for row in rows if row["split"] == split] for name in _wanted(info)
         }
+        for split in ("train", "validation", "test")
+        if split != "train" or info.trained
+    }
     return splits, f"sha256:{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def _wanted(info: TaskInfo) -> tuple[str, ...]:
+    """The source's columns that are read."""
+    return (*info.text_columns, *ANSWER_COLUMNS[info.kind])
 
 
 def _hub_directory(info: TaskInfo, directory: str | Path | None) -> Path:
@@ -258,7 +376,8 @@ def _read_directory(info: TaskInfo, path: Path) -> tuple[dict[str, Mapping[str, 
 def _read_hub(info: TaskInfo) -> tuple[dict[str, Mapping[str, Any]], str]:
     try:
         with _no_progress_bars():
-            received = datasets.load_dataset(str(info.hub_id), info.config)
+            branch = {"revision": info.hub_revision} if info.hub_revision else {}
+            received = datasets.load_dataset(str(info.hub_id), info.config, **branch)
     except LOADING_ERRORS as error:
         raise ConnectionError(
             f"Task {info.name!r} cannot be had from the hub as {info.hub_id!r} "
@@ -272,48 +391,45 @@ def _read_hub(info: TaskInfo) -> tuple[dict[str, Mapping[str, Any]], str]:
 
 
 def _columns(info: TaskInfo, received: Any) -> dict[str, Mapping[str, Any]]:
-    """The two splits that are used, as lists by column; others, with hidden labels, stay unread."""
+    """The splits that are used, as lists by column; others, with hidden labels, stay unread."""
     splits: dict[str, Mapping[str, Any]] = {}
-    for split, there in (("train", "train"), ("test", info.test_split)):
+    held_out = {} if info.validation_split is None else {"validation": info.validation_split}
+    for split, there in {"train": "train", **held_out, "test": info.test_split}.items():
         if there not in received:
             raise ValueError(
                 f"Task {info.name!r} has no split {there!r}, only {', '.join(received)}: "
                 "complete the set."
             )
-        wanted = [*info.text_columns, "label"]
+        wanted = list(_wanted(info))
         missing = [column for column in wanted if column not in received[there].column_names]
         if missing:
             raise ValueError(
                 f"Split {there!r} of task {info.name!r} lacks the column {', '.join(missing)}; it "
                 f"has {', '.join(received[there].column_names)}: rename its columns."
             )
+        named = received[there].features[ANSWER_COLUMNS[info.kind][-1]]
+        check_names(named, info.label_names, f"Split {there!r} of task {info.name!r}")
         splits[split] = received[there].select_columns(wanted)[:]
     return splits
 
 
 def _checked(info: TaskInfo, split: str, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns under this book's names, after a look at every label."""
-    labels = columns["label"]
-    if not labels:
-        raise ValueError(f"Split {split!r} of task {info.name!r} is empty: complete the set.")
-    wrong = [x for x in labels if not isinstance(x, int) or not 0 <= x < len(info.label_names)]
-    if wrong:
-        hidden = " (-1 marks a hidden label)" if wrong[0] == -1 else ""
-        raise ValueError(
-            f"Split {split!r} of task {info.name!r} has the label {wrong[0]!r}{hidden}; expected "
-            f"whole numbers from 0 to {len(info.label_names) - 1}: correct its labels."
-        )
-    names = dict(zip(("text", "text_pair"), info.text_columns, strict=False))
-    return {**{new: columns[old] for new, old in names.items()}, "label": labels}
+    """The columns under this book's names, after a look at every answer."""
+    where = f"Split {split!r} of task {info.name!r}"
+    check_rows(info.kind, columns, info.label_names, info.value_range, where)
+    names = dict(zip(info.text_columns, text_names(info.kind, info.text_columns), strict=True))
+    return {names.get(column, column): values for column, values in columns.items()}
 
 
-def _hold_out(rows: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _hold_out(
+    rows: Mapping[str, Any], together: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split train into (train, validation): rows whose text has the lowest hash are held out.
 
     A hash does not depend on the order of the rows, which differs between copies of a set, and it
-    keeps rows with the same text on one side.
+    keeps rows with the same text, in the columns `together`, on one side.
     """
-    texts = list(zip(*(rows[key] for key in rows if key != "label"), strict=True))
+    texts = list(zip(*(rows[key] for key in together), strict=True))
     hashes = [hashlib.sha256("\0".join(text).encode()).digest() for text in texts]
     count = min(MOST_VALIDATION_ROWS, max(1, round(VALIDATION_SHARE * len(hashes))))
     limit = sorted(hashes)[count - 1]

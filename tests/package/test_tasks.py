@@ -7,9 +7,10 @@ from typing import Any
 
 import datasets
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from electra_tutorial import tasks
+from electra_tutorial.task_columns import check_rows
 
 SPLITS = ("train", "validation", "test")
 
@@ -92,14 +93,14 @@ def test_the_variable_names_the_directory(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_held_out_rows_do_not_depend_on_the_order_of_the_rows() -> None:
     texts = [f"text {i // 2}" for i in range(100)]  # each twice
-    columns = {"text": texts, "label": list(range(100))}
-    train, held = tasks._hold_out(columns)
-    backwards = tasks._hold_out({key: column[::-1] for key, column in columns.items()})[1]
+    columns: dict[str, list[Any]] = {"text": texts, "label": list(range(100))}
+    train, held = tasks._hold_out(columns, ["text"])
+    backwards = tasks._hold_out({key: column[::-1] for key, column in columns.items()}, ["text"])[1]
     assert sorted(held["label"]) == sorted(backwards["label"])
     assert len(held["text"]) == 10
     assert not set(held["text"]) & set(train["text"])
     with pytest.raises(ValueError, match="single text"):
-        tasks._hold_out({"text": ["a", "a"], "label": [0, 1]})
+        tasks._hold_out({"text": ["a", "a"], "label": [0, 1]}, ["text"])
 
 
 def test_pairs_have_a_second_text_column(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +217,210 @@ def test_an_empty_split_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: received)
     with pytest.raises(ValueError, match="Split 'test' of task 'ag_news' is empty"):
         tasks.load_task("ag_news", source="hub")
+
+
+# --- tags, answers, numbers and choices ---------------------------------------------------------
+
+
+def answer(text: str, start: int) -> dict[str, Any]:
+    return {"text": [text], "answer_start": [start]}
+
+
+def receive(
+    monkeypatch: pytest.MonkeyPatch, features: Features | None = None, **columns: Any
+) -> None:
+    """Let every source give these columns in all of its splits."""
+    split = Dataset.from_dict(columns, features=features)
+    received = DatasetDict(dict.fromkeys(SPLITS, split))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments, **branch: received)
+
+
+def test_the_built_in_tags() -> None:
+    task = tasks.load_task("entities", quiet=True)
+    assert (task.kind, task.metric, task.text_columns) == (
+        "token-classification",
+        "f1",
+        ("tokens",),
+    )
+    order = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
+    assert task.label_names == order  # CoNLL-2003's
+    for split in SPLITS:
+        data = getattr(task, split)
+        assert data.column_names == ["tokens", "ner_tags"]
+        assert data.features["ner_tags"].feature.names == list(task.label_names)
+        for words, tags in zip(data["tokens"], data["ner_tags"], strict=True):
+            assert len(words) == len(tags)
+
+
+def test_the_built_in_questions() -> None:
+    task = tasks.load_task("passages", quiet=True)
+    assert (task.kind, task.metric, task.label_names) == ("question-answering", "f1", ())
+    for split in SPLITS:
+        data = getattr(task, split)
+        assert data.column_names == ["id", "context", "question", "answers"]
+        for context, given in zip(data["context"], data["answers"], strict=True):
+            for text, start in zip(given["text"], given["answer_start"], strict=True):
+                assert context[start:].startswith(text)
+
+
+def test_the_built_in_choices_have_nothing_to_train_on(capsys: pytest.CaptureFixture[str]) -> None:
+    task = tasks.load_task("replies")
+    assert (task.kind, task.metric) == ("multiple-choice", "accuracy")
+    assert len(task.train) == 0
+    assert task.train.features == task.test.features
+    for split in SPLITS:
+        assert getattr(task, split).column_names == ["id", "turns", "choices", "label"]
+    assert "replies: 0 train, " in capsys.readouterr().out
+
+
+def test_the_hub_is_asked_for_the_branch_without_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Dataset.from_dict({"tokens": [["Ada", "wrote"]], "ner_tags": [[1, 0]]})
+    asked = []
+
+    def load(*arguments: object, **branch: object) -> DatasetDict:
+        asked.append((arguments, branch))
+        return DatasetDict(dict.fromkeys(SPLITS, split))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    task = tasks.load_task("conll2003", source="hub", quiet=True)
+    assert task.validation[0] == {"tokens": ["Ada", "wrote"], "ner_tags": [1, 0]}
+    assert asked == [(("eriktks/conll2003", None), {"revision": "refs/convert/parquet"})]
+
+
+def test_questions_about_one_passage_stay_in_one_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts = [f"passage {i // 5}" for i in range(200)]
+    receive(
+        monkeypatch,
+        id=[str(i) for i in range(200)],
+        title=["t"] * 200,
+        context=contexts,
+        question=[f"question {i}" for i in range(200)],
+        answers=[answer("passage", 0)] * 200,
+    )
+    task = tasks.load_task("squad", source="hub", quiet=True)
+    assert task.train.column_names == ["id", "context", "question", "answers"]
+    assert len(task.validation) == 20
+    assert not set(task.validation["context"]) & set(task.train["context"])
+    assert len(task.train) + len(task.validation) == 200
+
+
+def test_numbers_keep_their_fractions(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"sentence1": ["a", "b", "c"], "sentence2": ["d", "e", "f"], "label": [0.0, 2.5, 5.0]}
+    receive(monkeypatch, **columns)
+    task = tasks.load_task("stsb", source="hub", quiet=True)
+    assert (task.kind, task.metric, task.label_names) == ("regression", "spearman", ())
+    assert task.text_columns == ("text", "text_pair")
+    assert task.test.column_names == ["text", "text_pair", "label"]
+    assert list(task.test["label"]) == [0.0, 2.5, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (5.5, r"has the label 5.5; expected numbers from 0 to 5: correct"),
+        (-1.0, r"-1 marks a hidden label"),
+        (float("nan"), r"has the label nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    label: float, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(monkeypatch, sentence1=["a", "b"], sentence2=["c", "d"], label=[1.0, label])
+    with pytest.raises(ValueError, match=message):
+        tasks.load_task("stsb", source="hub")
+
+
+@pytest.mark.parametrize(
+    ("words", "tags", "message"),
+    [
+        (["Ada"], [1, 0], "has 1 tokens and 2 ner_tags in row 1; expected one tag for each token"),
+        ([], [], "has 0 tokens and 0 ner_tags in row 1; .* at least one"),
+        (["Ada"], [9], "has the tag 9; expected whole numbers from 0 to 8: correct its tags"),
+    ],
+)
+def test_bad_tags_are_refused(
+    words: list[str], tags: list[int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(monkeypatch, tokens=[["It", "rains"], words], ner_tags=[[0, 0], tags])
+    with pytest.raises(ValueError, match=message) as caught:
+        tasks.load_task("conll2003", source="hub")
+    assert "Split 'train' of task 'conll2003'" in str(caught.value)
+
+
+def test_tags_in_another_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
+    features = Features(
+        {"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))}
+    )
+    receive(monkeypatch, features, tokens=[["Ada"]], ner_tags=[["B-PER"]])
+    with pytest.raises(ValueError, match="has the classes O, B-LOC, .*; expected O, B-PER, "):
+        tasks.load_task("conll2003", source="hub")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (answer("wood", 3), "in row 1 that the answer 'wood' starts at character 3 of its context"),
+        (answer("ash", -10), "where it does not stand: correct answer_start"),
+        (answer("", 0), "the answer '' starts"),
+        ({"text": ["ash"], "answer_start": [0, 4]}, "1 answer texts and 2 starts in row 1"),
+    ],
+)
+def test_bad_answers_are_refused(
+    given: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(
+        monkeypatch,
+        id=["1", "2"],
+        context=["ash is wood", "ash is wood"],
+        question=["What is ash?", "What is wood?"],
+        answers=[answer("wood", 7), given],
+    )
+    with pytest.raises(ValueError, match=message):
+        tasks.load_task("squad", source="hub")
+
+
+def test_answers_of_another_form_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"id": ["1"], "context": ["ash"], "question": ["What?"], "answers": ["ash"]}
+    receive(monkeypatch, **columns)
+    with pytest.raises(ValueError, match="has the answers 'ash' in row 0; expected the lists text"):
+        tasks.load_task("squad", source="hub")
+
+
+def test_a_choice_that_is_not_there_is_refused() -> None:
+    columns: dict[str, list[Any]]
+    columns = {"id": ["1"], "turns": [["Hello?"]], "choices": [["Yes?", "No."]], "label": [2]}
+    with pytest.raises(ValueError, match="has the label 2 in row 0; expected .* from 0 to 1"):
+        check_rows("multiple-choice", columns, (), None, "Split 'test' of task 'replies'")
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize(
+    ("name", "sizes", "built_in"),
+    [
+        ("conll2003", (14_041, 3_250, 3_453), "entities"),
+        ("wnut17", (3_394, 1_009, 1_287), None),
+        pytest.param("squad", (85_599, 2_000, 10_570), "passages", marks=pytest.mark.slow),
+        ("stsb", (5_174, 575, 1_500), None),
+    ],
+)
+def test_real_sets_of_other_kinds(
+    name: str, sizes: tuple[int, int, int], built_in: str | None
+) -> None:
+    task = tasks.load_task(name, source="directory", quiet=True)
+    assert (len(task.train), len(task.validation), len(task.test)) == sizes
+    if built_in is not None:
+        ours = tasks.load_task(built_in, quiet=True)
+        assert ours.test.features == task.test.features
+        assert (ours.label_names, ours.metric) == (task.label_names, task.metric)
+    if task.kind == "token-classification":
+        used = {tag for tags in task.train["ner_tags"] for tag in tags}
+        assert used == set(range(len(task.label_names)))
+    elif task.kind == "question-answering":
+        assert not set(task.validation["context"]) & set(task.train["context"])
+        assert all(answers["text"] for answers in task.test["answers"])
+    else:
+        assert (min(task.test["label"]), max(task.test["label"])) == (0.0, 5.0)
 
 
 @pytest.mark.mirror
