@@ -2,15 +2,15 @@
 
 Table 5 asks where ELECTRA's gain comes from. Each objective changes one thing:
 
-=================  ==================  ==============================  =======================
-name               the network reads   it learns                       at which positions
-=================  ==================  ==============================  =======================
-``electra``        x^corrupt           was the token replaced?         all real tokens
-``electra-15``     x^corrupt           was the token replaced?         the chosen 15 %
-``replace-mlm``    x^corrupt           the original token              the chosen 15 %
-``all-tokens-mlm`` x^corrupt           the original token, or a copy   all real tokens
-``mlm``            x^masked            the original token              the chosen 15 %
-=================  ==================  ==============================  =======================
+==================  ==================  ==============================  =======================
+name                the network reads   it learns                       at which positions
+==================  ==================  ==============================  =======================
+``electra``         x^corrupt           was the token replaced?         all real tokens
+``electra-15``      x^corrupt           was the token replaced?         the chosen 15 %
+``replace-mlm``     x^corrupt           the original token              the chosen 15 %
+``all-tokens-mlm``  x^corrupt           the original token, or a copy   all real tokens
+``mlm``             x^masked            the original token              the chosen 15 %
+==================  ==================  ==============================  =======================
 
 All share one interface, that of :class:`~electra_tutorial.modeling.ElectraForJointPreTraining`:
 ``from_size``, ``forward``, ``save_halves``. The network to keep is always ``model.discriminator``.

@@ -154,7 +154,7 @@ def test_mlm_by_hand():
 # ---------------------------------------------------------------- against other formulas
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(rows=st.integers(1, 3), seed=st.integers(0, 100))
 def test_losses_equal_independent_ones(rows, seed):
     given_batch = batch(rows, seed)
@@ -340,8 +340,8 @@ def test_every_objective_trains_and_resumes(name, segments, tokenizer, tmp_path)
         assert torch.equal(parameter, final[key]), key
 
 
-@pytest.mark.parametrize("sharing", MUST_AGREE)
-def test_every_sharing_mode_trains_and_resumes(sharing, segments, tokenizer, tmp_path):
+@pytest.mark.parametrize("sharing", ["all", "gradient-disentangled"])  # the odd ones
+def test_sharing_modes_train_and_resume(sharing, segments, tokenizer, tmp_path):
     fraction = 1.0 if sharing == "all" else None
     config = replace(RUN, sharing=sharing, generator_fraction=fraction)
     result = check_resume(config, segments, tokenizer, tmp_path)
