@@ -4,8 +4,8 @@
     task = load_task("sst2", source="directory")      # $ELECTRA_TUTORIAL_HUB_DIR/nyu-mll/glue
     task = load_task("sst2", source="hub")            # downloaded
 
-All give a `Task`, whose kind says which columns its splits have, whatever the source. A set that was
-asked for and cannot be had is an error; no other set is used instead.
+All give a `Task`, whose kind says which columns its splits have, whatever the source. A set that
+was asked for and cannot be had is an error; no other set is used instead.
 """
 
 from __future__ import annotations
