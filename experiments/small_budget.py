@@ -32,32 +32,26 @@ from electra_tutorial.tokenization import train_characters, train_wordpiece
 from electra_tutorial.training import frequency_corruptions, mask_segments, pretrain
 
 POINTS = 8
-ARMS = {
-    "paper": PretrainingConfig(
-        size="nano", batch_size=16, sequence_length=64, generator_fraction=0.5
-    ),
-    "word_pieces": PretrainingConfig(
-        size="nano",
-        batch_size=16,
-        sequence_length=64,
-        learning_rate=1e-3,
-        dropout=0.0,
-        initializer_range=0.06,
-        embeddings="cooccurrence",
-        positions="sinusoid",
-    ),
-    "characters": PretrainingConfig(
-        size="nano",
-        batch_size=32,
-        sequence_length=32,
-        learning_rate=1e-3,
-        discriminator_weight=10.0,
-        generator_fraction=0.5,
-        dropout=0.0,
-        initializer_range=0.1,
-        positions="sinusoid",
-    ),
-}
+PAPER = PretrainingConfig(size="nano", batch_size=16, sequence_length=64, generator_fraction=0.5)
+WORD_PIECES = replace(
+    PAPER,
+    learning_rate=1e-3,
+    generator_fraction=None,
+    dropout=0.0,
+    initializer_range=0.06,
+    embeddings="cooccurrence",
+    positions="sinusoid",
+)
+CHARACTERS = replace(
+    WORD_PIECES,
+    batch_size=32,
+    sequence_length=32,
+    discriminator_weight=10.0,
+    generator_fraction=0.5,
+    initializer_range=0.1,
+    embeddings="random",
+)
+ARMS = {"paper": PAPER, "word_pieces": WORD_PIECES, "characters": CHARACTERS}
 
 
 def measure(
@@ -65,20 +59,21 @@ def measure(
     text: tuple[corpora.Corpus, corpora.Corpus],
     seconds: float,
     seeds: int,
+    characters: bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run one arm with several seeds; returns its final figures and its curves."""
     train, held_out = text
-    characters = config.sequence_length == 32
-    tokenizer = (train_characters if characters else train_wordpiece)(
-        train.documents, *(() if characters else (4096,))
-    )
+    if characters:
+        tokenizer = train_characters(train.documents)
+    else:
+        tokenizer = train_wordpiece(train.documents, 4096)
     segments = corpora.build_segments(train, tokenizer, config.sequence_length)
     judged = corpora.build_segments(held_out, tokenizer, config.sequence_length)
     judged = judged.take(slice(0, 16_384 // config.sequence_length))
     fixed = frequency_corruptions(mask_segments(judged, tokenizer), segments, tokenizer)
-    with tempfile.TemporaryDirectory() as folder:
 
-        def run(config: PretrainingConfig) -> list[dict[str, Any]]:
+    def run(config: PretrainingConfig) -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory() as folder:  # a new run refuses the folder of another
             return pretrain(
                 config,
                 segments,
@@ -89,15 +84,15 @@ def measure(
                 save=False,
             ).log
 
-        trial = replace(config, steps=30, warmup_steps=3, log_every=10, evaluate_every=30)
-        log = run(trial)
-        each = (log[-2]["seconds"] - log[-3]["seconds"]) / 10
-        steps = POINTS * max(1, round(seconds / each / POINTS))
-        every = steps // POINTS
-        config = replace(
-            config, steps=steps, warmup_steps=steps // 10, log_every=every, evaluate_every=every
-        )
-        logs = [run(replace(config, seed=seed)) for seed in range(seeds)]
+    trial = replace(config, steps=30, warmup_steps=3, log_every=10, evaluate_every=30)
+    log = run(trial)
+    each = (log[-2]["seconds"] - log[-3]["seconds"]) / 10
+    steps = POINTS * max(1, round(seconds / each / POINTS))
+    every = steps // POINTS
+    config = replace(
+        config, steps=steps, warmup_steps=steps // 10, log_every=every, evaluate_every=every
+    )
+    logs = [run(replace(config, seed=seed)) for seed in range(seeds)]
 
     def stack(key: str) -> np.ndarray:
         return np.array([[entry[key] for entry in log] for log in logs])
@@ -129,7 +124,9 @@ def main() -> None:
     results: dict[str, Any] = {"seconds_each": options.seconds}
     curves: dict[str, Any] = {}
     for name, config in ARMS.items():
-        results[name], curves[name] = measure(config, text, options.seconds, options.seeds)
+        results[name], curves[name] = measure(
+            config, text, options.seconds, options.seeds, characters=name == "characters"
+        )
         print(name, json.dumps(results[name]), flush=True)
     recorded.write(
         "small_budget",

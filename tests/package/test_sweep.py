@@ -1,0 +1,115 @@
+"""The experiments' arms, compute and intervals, without training anything."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+NAMES = (
+    "objectives",
+    "starting_embeddings",
+    "discriminator_weight",
+    "generator_size",
+    "mask_rate",
+    "sharing",
+)
+
+
+@pytest.fixture
+def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    for name in ("sweep", "quality", *NAMES):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("sweep")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_every_arm_is_a_run_of_its_own(sweep: Any, tmp_path: Path, name: str, scale: str) -> None:
+    experiment = importlib.import_module(name).EXPERIMENT
+    assert experiment.name == name
+    arms = experiment.arms(sweep.SCALES[scale].base)
+    assert experiment.reference in arms
+    files = {sweep.run_file(tmp_path, config) for config in arms.values()}
+    assert len(files) == len(arms) >= 2
+
+
+def test_experiments_share_the_base_arm(sweep: Any, tmp_path: Path) -> None:
+    base = sweep.SCALES["cpu"].base
+    for name in ("objectives", "discriminator_weight", "generator_size", "mask_rate"):
+        experiment = importlib.import_module(name).EXPERIMENT
+        reference = experiment.arms(base)[experiment.reference]
+        assert sweep.run_file(tmp_path, reference) == sweep.run_file(tmp_path, base)
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_equal_compute_gives_bert_more_steps(sweep: Any, scale: str) -> None:
+    experiment = importlib.import_module("objectives").EXPERIMENT
+    chosen = sweep.SCALES[scale]
+    arms = sweep.plan(experiment, chosen, chosen.vocab_size)
+    costs = {
+        name: sweep.count_training_flops(config, vocab_size=chosen.vocab_size).run
+        for name, config in arms.items()
+    }
+    assert arms["electra"] == chosen.base
+    assert arms["mlm"].steps > chosen.base.steps > arms["all-tokens-mlm"].steps
+    np.testing.assert_allclose(list(costs.values()), costs["electra"], rtol=2e-3)
+
+
+def test_the_interval_is_students(sweep: Any) -> None:
+    values = [0.70, 0.72, 0.71, 0.75, 0.69]
+    expected = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    np.testing.assert_allclose(sweep.spread(values)["interval"], expected)
+    assert "interval" not in sweep.spread([0.7])
+
+
+def _made(config: Any, auc: float | None) -> dict[str, Any]:
+    point = {"step": 8, "tokens": 80, "flops": 1.0, "train_seconds": 2.0, "fixed_auc": auc}
+    return {
+        "config": asdict(config),
+        "parameters": 5,
+        "flops_per_step": {"generator": 1.0, "kept": 2.0},
+        "points": [point],
+    }
+
+
+def test_arms_are_compared_seed_by_seed(sweep: Any) -> None:
+    base = sweep.SCALES["cpu"].base
+    runs = {
+        "50": [_made(base, 0.6), _made(base, 0.7)],
+        "1": [_made(replace(base, discriminator_weight=1.0), auc) for auc in (0.5, 0.65)],
+        "mlm": [_made(replace(base, objective="mlm"), None)] * 2,
+    }
+    results, curves = sweep.analyse(runs, "50", {"cooccurrence_seconds": 4.0})
+    difference = results["arms"]["1"]["fixed_auc"]["difference"]
+    np.testing.assert_allclose(difference["values"], [-0.1, -0.05])
+    assert results["arms"]["1"]["differs"] == {"discriminator_weight": 1.0}
+    assert "difference" not in results["arms"]["50"]["fixed_auc"]
+    assert "fixed_auc" not in results["arms"]["mlm"]
+    # the statistics of the text are part of what a start from them costs
+    assert curves["50"]["seconds"] == [[6.0], [6.0]]
+
+
+def test_a_run_without_labelled_rows_does_not_count_where_they_are_asked(
+    sweep: Any, tmp_path: Path
+) -> None:
+    base = sweep.SCALES["cpu"].base
+    path = sweep.run_file(tmp_path, base)
+    path.parent.mkdir()
+    path.write_text(sweep.json.dumps(_made(base, 0.6)))
+    assert sweep.read_run(tmp_path, base, fine_tune=False) is not None
+    assert sweep.read_run(tmp_path, base, fine_tune=True) is None
+    assert sweep.read_run(tmp_path, replace(base, seed=1), fine_tune=False) is None
+
+
+def test_missing_data_is_one_sentence(sweep: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name the text with --text"):
+        sweep.prepare(sweep.SCALES["cpu"], tmp_path / "data", None, None)
