@@ -10,7 +10,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
 
 Row = dict[str, Any]
 
@@ -317,6 +323,47 @@ def test_the_card_of_passages(passages: list[Row], cards: dict[str, str]) -> Non
     said_in(card, f"| {sum(n > 1 for n in counts.values())} (of {len(counts):,}) |")
 
 
+def test_the_simple_rules_of_the_card_of_passages(
+    passages: list[Row], cards: dict[str, str]
+) -> None:
+    found: list[bool] = []
+    nearness: list[float] = []
+    for row in passages:
+        ends = [match.end() for match in re.finditer(r'[.?!]"?(?= |$)', row["context"])]
+        borders = list(zip([0, *ends], ends, strict=False))
+        sentences = [row["context"][start:end] for start, end in borders]
+        vectorizer = TfidfVectorizer(sublinear_tf=True)
+        known = vectorizer.fit_transform(sentences)
+        for question in row["questions"]:
+            near = (known @ vectorizer.transform([question["question"]]).T).toarray()[:, 0]
+            nearness.append(float(near.max()))
+            if question["answers"]["text"]:
+                start, end = borders[int(near.argmax())]
+                found.append(start <= question["answers"]["answer_start"][0] < end)
+    answered = [bool(row["answers"]["text"]) for row in asked(passages)]
+    words_alone = cross_val_score(
+        make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2)),
+            LogisticRegression(max_iter=1000, class_weight="balanced"),
+        ),
+        [row["question"] for row in asked(passages)],
+        answered,
+        cv=StratifiedKFold(5, shuffle=True, random_state=0),
+        scoring="roc_auc",
+    ).mean()
+    card = cards["passages"]
+    stated = re.search(
+        r"for (\d+) % of the (\d+).*curve ([\d.]+)\).*little \(([\d.]+),", card, re.S
+    )
+    assert stated is not None
+    assert int(stated[2]) == len(found)
+    figures = (np.mean(found), roc_auc_score(answered, nearness), words_alone)
+    # Another scikit-learn may decide a few questions differently.
+    assert figures == pytest.approx(
+        (int(stated[1]) / 100, float(stated[3]), float(stated[4])), abs=0.02
+    )
+
+
 # --- replies ------------------------------------------------------------------------------------
 
 
@@ -392,3 +439,5 @@ def test_the_card_of_replies(replies: list[Row], cards: dict[str, str]) -> None:
     said_in(card, "; ".join(f"{n} have {count} turns" for count, n in sorted(turns.items())))
     lengths = [len(choice.split()) for row in replies for choice in row["choices"]]
     said_in(card, f"{round(sum(lengths) / len(lengths))} words on average")
+    counts = items_per_fourgram([*row["turns"], *row["choices"]] for row in replies)
+    said_in(card, f"{sum(n > 1 for n in counts.values())} word 4-grams (of {len(counts):,})")
