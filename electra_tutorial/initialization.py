@@ -87,7 +87,7 @@ def cooccurrence_embeddings(
     standard deviation. Tokens that never occur get the mean, zero.
 
     Args:
-        segments: :class:`~electra_tutorial.corpora.Segments`, or an array of token ids
+        segments: :class:`~electra_tutorial.segments.Segments`, or an array of token ids
             ``(num_segments, seq_len)``.
         vocab_size: number of tokens.
         dim: embedding size; at most ``vocab_size - 1``.
