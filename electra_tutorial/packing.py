@@ -168,7 +168,8 @@ def pack_official(
        with probability 50 %; what does not go to A goes to B. A line that is short enough goes to A
        even after another went to B.
     4. A is cut to the row's length less 2, B to what is then left. What is cut off is lost: a line
-       longer than a row keeps its beginning only.
+       longer than a row keeps its beginning only. Text with one sentence a line loses little, text
+       with long paragraphs much.
 
     The random numbers are drawn in the official order.
 
