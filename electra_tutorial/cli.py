@@ -246,27 +246,25 @@ def _pretraining_text(
     if writes and not (options.resume and kept.is_dir()):
         tokenizer.save_pretrained(kept)
 
-    held_out = None
-    if train is None:
-        segments = Segments.open(options.segments, tokenizer=tokenizer)
-        number = round(options.held_out * len(segments))
-        if number:
-            held_out = segments.take(slice(len(segments) - number, None))
-            segments = segments.take(slice(0, len(segments) - number))
-    else:
-        segments, held_out = (
-            segments_for(
-                documents,
-                tokenizer,
-                config.sequence_length,
-                cache_directory() / "segments",
-                packing=options.packing,
-                processes=options.workers,
-            )
-            if documents is not None
-            else None
-            for documents in (train, aside)
+    def cut(documents: Any) -> Segments:
+        return segments_for(
+            documents,
+            tokenizer,
+            config.sequence_length,
+            cache_directory() / "segments",
+            packing=options.packing,
+            processes=options.workers,
         )
+
+    held_out = None
+    if train is not None:
+        segments, held_out = cut(train), None if aside is None else cut(aside)
+    else:
+        segments = Segments.open(options.segments, tokenizer=tokenizer)
+        border = len(segments) - round(options.held_out * len(segments))
+        if border < len(segments):
+            held_out = segments.take(slice(border, None))
+            segments = segments.take(slice(0, border))
     if held_out is not None:
         held_out = held_out.take(slice(0, options.held_out_segments))
     return tokenizer, segments, held_out
