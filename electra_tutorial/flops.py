@@ -225,10 +225,10 @@ def number_chosen(sequence_length: int, mask_probability: float) -> int:
 
 
 # Objective -> does it have a generator; head of the main network; is that head computed at the
-# chosen positions only.
+# chosen positions only. ELECTRA 15 % computes all logits and leaves most out of its loss.
 OBJECTIVE_HEADS: dict[str, tuple[bool, str, bool]] = {
     "electra": (True, "discriminator", False),
-    "electra-15": (True, "discriminator", True),
+    "electra-15": (True, "discriminator", False),
     "replace-mlm": (True, "generator", True),
     "all-tokens-mlm": (True, "copy", False),
     "mlm": (False, "generator", True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -70,12 +71,17 @@ def show(figure: Figure, alt: str) -> None:
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError("show() needs alt text; say in a sentence what the figure shows.")
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None}
-    )
     width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-    plt.close(figure)
+    save(figure, buffer)
     display(Image(data=buffer.getvalue(), format="png", width=width, alt=" ".join(alt.split())))
+
+
+def save(figure: Figure, file: str | Path | io.BytesIO) -> None:
+    """Write `figure` as the PNG that `show()` displays, and close it."""
+    figure.savefig(
+        file, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None}
+    )
+    plt.close(figure)
 
 
 def curves(
@@ -248,6 +254,42 @@ def token_heatmap(
         figure.colorbar(shown, ax=list(all_axes), shrink=0.9, label="probability")
         if title:
             figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def roofline(machines: Mapping[str, tuple[float, float, float, float]]) -> Figure:
+    """What a program reaches on a machine, under the two limits of the machine.
+
+    `machines` maps a name to (peak in operations a second, bandwidth in bytes a second, operations
+    that the program computes for each byte that it moves, operations a second that it reaches). The
+    limit is min(peak, bandwidth x operations per byte): memory limits on the left, computing on the
+    right (Williams, Waterman and Patterson, 2009).
+
+    Raises:
+        ValueError: if there is no machine, or a number is not positive.
+    """
+    if not machines:
+        raise ValueError("A roofline needs at least one machine; give its peak and bandwidth.")
+    for name, numbers in machines.items():
+        if not all(number > 0 for number in numbers):
+            raise ValueError(f"The numbers of {name!r} must be positive, not {numbers}.")
+    places = [m[2] for m in machines.values()] + [m[0] / m[1] for m in machines.values()]
+    x = np.geomspace(min(places) / 4, max(places) * 4, 200)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure()
+        axes = figure.subplots()
+        for name, (peak, bandwidth, intensity, reached) in machines.items():
+            (line,) = axes.plot(x, np.minimum(peak, bandwidth * x) / 1e9, label=f"{name}: limit")
+            axes.plot(
+                intensity, reached / 1e9, "o", color=line.get_color(), markersize=9, label=name
+            )
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="operations for each byte moved",
+            ylabel="GFLOP/s",
+        )
+        axes.legend()
     return figure
 
 

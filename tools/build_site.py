@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import gates
+import scaling_page
 import yaml
 
 ROOT = gates.ROOT
@@ -51,6 +52,8 @@ def stage(root: Path, notebooks: Path, target: Path) -> None:
     generated = target / "book" / "_generated"
     generated.mkdir(exist_ok=True)
     (generated / "run_times.md").write_text(run_time_table(gates.Book(root)), encoding="utf-8")
+    if (root / "book" / scaling_page.PAGE).is_file():
+        scaling_page.write(generated)
     copy_mathjax(target / "book" / "_static" / "mathjax")
 
 
@@ -184,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stage(ROOT, options.notebooks, folder / "source")
         done = build(folder / "source", folder / "jupyter-book", site)
-    except (FileNotFoundError, ModuleNotFoundError, yaml.YAMLError) as error:
+    except (FileNotFoundError, ModuleNotFoundError, ValueError, yaml.YAMLError) as error:
         print(f"build_site: {error}", file=sys.stderr)
         return 2
     log = re.sub(r"\x1b\[[\d;]*m", "", done.stdout)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -39,10 +40,13 @@ def figures() -> dict[str, Figure]:
         "token_heatmap": plotting.token_heatmap(
             list("thirteentoken"), np.full((2, 13), 0.5), ["before", "after"], marked=[2, 12]
         ),
+        "roofline": plotting.roofline(
+            {"CPU": (1e11, 2e10, 20.0, 6e10), "GPU": (9e14, 4e12, 25.0, 5e13)}
+        ),
     }
 
 
-@pytest.mark.parametrize("name", ["curves", "bars", "matrix", "token_heatmap"])
+@pytest.mark.parametrize("name", ["curves", "bars", "matrix", "token_heatmap", "roofline"])
 def test_show_displays_a_white_png_with_alt_text(name: str, displayed: list[Image]) -> None:
     plotting.show(figures()[name], f"A figure\n  called {name}.")
     data, metadata = displayed[0]._repr_png_()
@@ -110,3 +114,24 @@ def test_use_style_sets_a_white_background() -> None:
         plotting.use_style()
         assert matplotlib.rcParams["figure.facecolor"] == "white"
         assert matplotlib.rcParams["font.size"] >= 12
+
+
+def test_a_roofline_is_flat_where_computing_limits() -> None:
+    axes = plotting.roofline({"CPU": (1e11, 2e10, 20.0, 6e10)}).axes[0]
+    limit, reached = axes.lines
+    x, y = limit.get_data()
+    assert np.allclose(y, np.minimum(100, 20 * x))  # in GFLOP/s
+    assert [float(value[0]) for value in reached.get_data()] == [20.0, 60.0]
+
+
+def test_a_roofline_refuses_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match="needs at least one machine"):
+        plotting.roofline({})
+    with pytest.raises(ValueError, match="The numbers of 'CPU' must be positive"):
+        plotting.roofline({"CPU": (1e11, 0.0, 20.0, 6e10)})
+
+
+def test_save_writes_what_show_displays(displayed: list[Image], tmp_path: Path) -> None:
+    plotting.show(figures()["bars"], "Two groups of bars.")
+    plotting.save(figures()["bars"], tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").read_bytes() == displayed[0].data
