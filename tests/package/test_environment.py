@@ -184,6 +184,7 @@ def test_this_python_is_accepted() -> None:
 def test_the_description_names_versions_and_hardware_but_no_person_or_path() -> None:
     described = environment.describe()
     assert described["python"].startswith("3.")
-    assert described["torch"] == torch.__version__
+    # The package's metadata and torch itself need not name the same build, as +cu130.
+    assert described["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert int(described["cores"]) >= 1
     assert not any("/home" in value or "\\Users" in value for value in described.values())
