@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from electra_tutorial.corpora import Segments
-from electra_tutorial.losses import predict_tokens, sample_tokens, token_loss
-from electra_tutorial.masking import MaskedBatch, SpecialIds, mask_tokens
+from electra_tutorial.losses import sample_tokens, token_loss
+from electra_tutorial.masking import IGNORED, MaskedBatch, SpecialIds, mask_tokens
 from electra_tutorial.metrics import discriminator_metrics
 from electra_tutorial.modeling import ElectraForJointPreTraining, JointBatch
 
@@ -124,12 +124,12 @@ def corrupt_segments(
     hidden = masked.input_ids != masked.original_ids
     with _evaluating(model):
         for batch in _batches(model, masked, masked.input_ids, hidden):
-            logits = predict_tokens(
-                model.generator,
+            logits = model.predict_masked(
                 batch.input_ids,
                 batch.attention_mask,
-                batch.positions,
+                batch.labels != IGNORED,
                 batch.token_type_ids,
+                batch.positions,
             )
             loss += token_loss(logits, batch.targets, 1.0).item()
             correct += (logits.argmax(-1) == batch.targets).sum().item()

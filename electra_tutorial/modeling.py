@@ -278,10 +278,14 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
         attention_mask: Tensor,
         chosen: Tensor,
         token_type_ids: Tensor | None = None,
+        chosen_positions: Tensor | None = None,
     ) -> Tensor:
         """Return the generator's logits where ``chosen`` is true, ``(num_chosen, vocab)``."""
-        positions = chosen.flatten().nonzero().squeeze(1)
-        return predict_tokens(self.generator, input_ids, attention_mask, positions, token_type_ids)
+        if chosen_positions is None:
+            chosen_positions = chosen.flatten().nonzero().squeeze(1)
+        return predict_tokens(
+            self.generator, input_ids, attention_mask, chosen_positions, token_type_ids
+        )
 
     def corrupt(
         self,
@@ -400,12 +404,12 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
         """Run the generator on a masked batch and the discriminator on what it makes of it."""
         frozen = self.config.frozen_generator
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            generator_logits = predict_tokens(
-                self.generator,
+            generator_logits = self.predict_masked(
                 masked.input_ids,
                 masked.attention_mask,
-                masked.positions,
+                masked.labels != IGNORED,
                 masked.token_type_ids,
+                masked.positions,
             )
             generator_loss = token_loss(generator_logits, masked.targets, masked.num_chosen)
         corrupted_ids, is_replaced = self.corrupt(

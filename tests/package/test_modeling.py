@@ -149,6 +149,16 @@ def test_positions_given_are_the_positions_found(model, masked):
     assert torch.equal(found.corrupted_ids, given.corrupted_ids)
 
 
+def test_a_generator_of_ones_own_may_take_the_place_of_the_models(model, masked):
+    """Chapter 4 puts logits worked out by hand there."""
+    certain = torch.full((int(masked.chosen.sum()), TINY.vocab_size), -1e4)
+    certain.scatter_(1, masked.labels[masked.chosen][:, None], 1e4)
+    model.predict_masked = lambda *_: certain
+    output = run(model, masked)
+    assert output.generator_loss.item() == 0
+    assert torch.equal(output.corrupted_ids, masked.original_ids)
+
+
 def test_the_whole_embedding_module_is_shared(model):
     embeddings = model.discriminator.electra.embeddings
     assert model.generator.electra.embeddings is embeddings
