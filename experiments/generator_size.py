@@ -29,7 +29,6 @@ EXPERIMENT = Experiment(
     name="generator_size",
     arms=arms,
     reference="0.25",
-    fine_tune=True,
 )
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from electra_tutorial.optimization import learning_rate_factor
 from electra_tutorial.training import autocast
 
 CLASSES = 4
-EPOCHS = 5
+EPOCHS = 3
 BATCH = 25
 LEARNING_RATE = 1e-3
 

@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
     arms=arms,
     reference="random",
     seeds=3,
-    points=24,
+    points=12,
 )
 
 if __name__ == "__main__":

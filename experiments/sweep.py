@@ -50,8 +50,12 @@ METRICS = (
     "held_out_auc",  # on corruptions of the run's own generator
     "held_out_generator_loss",
     "held_out_masked_accuracy",
+    "held_out_kept_loss",  # of a kept network that predicts tokens, on its own kind of input
+    "held_out_kept_masked_accuracy",
     "discriminator_loss",  # on training batches since the last point
 )
+
+LEVELS = (0.55, 0.6, 0.65, 0.7)  # of the AUC on the fixed corruptions: where was it reached first
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ SCALES = {
         vocab_size=4_096,
         shards=1,
         held_out=512,
-        rows=(500, 3_000),
-        points=4,
+        rows=(500, 2_000),
+        points=3,
         threads=1,
     ),
     # The paper's Small, for a sixteenth of its steps.
@@ -319,6 +323,18 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return summary
 
 
+def first_reached(curves: dict[str, Any], level: float) -> list[dict[str, float] | None]:
+    """Where each seed was first judged at this AUC or above: step and seconds; None for never."""
+    reached: list[dict[str, float] | None] = []
+    for seconds, values in zip(curves["seconds"], curves["fixed_auc"], strict=True):
+        places = [place for place, value in enumerate(values) if value >= level]
+        place = places[0] if places else None
+        reached.append(
+            None if place is None else {"step": curves["step"][place], "seconds": seconds[place]}
+        )
+    return reached
+
+
 def analyse(
     runs: dict[str, list[dict[str, Any]]], reference: str, facts: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -360,6 +376,8 @@ def analyse(
                 pairs = zip(entry[name]["values"], others, strict=True)
                 entry[name]["difference"] = spread([ours - theirs for ours, theirs in pairs])
             curves[arm][name] = [[p.get(name) for p in one["points"]] for one in seeds]
+        if "fixed_auc" in curves[arm]:
+            entry["reached"] = {f"{level:g}": first_reached(curves[arm], level) for level in LEVELS}
         results["arms"][arm] = entry
     return results, curves
 

@@ -94,6 +94,7 @@ def test_arms_are_compared_seed_by_seed(sweep: Any) -> None:
     assert results["arms"]["1"]["differs"] == {"discriminator_weight": 1.0}
     assert "difference" not in results["arms"]["50"]["fixed_auc"]
     assert "fixed_auc" not in results["arms"]["mlm"]
+    assert results["arms"]["50"]["reached"]["0.7"] == [None, {"step": 8, "seconds": 6.0}]
     # the statistics of the text are part of what a start from them costs
     assert curves["50"]["seconds"] == [[6.0], [6.0]]
 
