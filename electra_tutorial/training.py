@@ -99,8 +99,9 @@ class PretrainingResult:
 def choose_attention(attention: str, device: torch.device, precision: str) -> str:
     """Return the implementation that ``"auto"`` stands for: the one measured faster.
 
-    On a CPU in bf16 transformers' own "eager" attention trains 1.35 times as fast as PyTorch's
-    fused one (4 layers x 256, length 128); elsewhere the fused one ("sdpa") is at least as fast.
+    On a CPU in bf16, transformers' own "eager" attention makes a whole step 1.1 to 1.35 times as
+    fast as PyTorch's fused one (4 layers x 256, length 128). In fp32 the two differ by less than
+    5 %, and on a GPU the fused one ("sdpa") needs no memory for the attention matrices.
     """
     if attention != "auto":
         return attention

@@ -424,8 +424,7 @@ def test_trackers_get_the_log(segments, tokenizer, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     result = pretrain(CONFIG, segments, tokenizer, tmp_path, trackers=("tensorboard",))
-    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
-    events = EventAccumulator(str(folder))
+    events = EventAccumulator(str(tmp_path / "pretraining"))
     events.Reload()
     shown = {event.step: event.value for event in events.Scalars("generator_loss")}
     logged = {entry["step"]: entry["generator_loss"] for entry in result.log[1:]}
