@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from electra_tutorial.batches import draw_batch, take_rows
+from electra_tutorial.batches import draw_batch, rows_of_micro_batches, take_rows
 from electra_tutorial.config import ElectraSize, PretrainingConfig, get_size
 from electra_tutorial.corpora import Segments
 from electra_tutorial.masking import IGNORED, SpecialIds
 from electra_tutorial.objectives import get_objective
 from electra_tutorial.optimization import build_optimizer
+from electra_tutorial.products import onednn_advantage, onednn_product, use_faster_products
 from electra_tutorial.training import autocast, prepare_encoders
 
 SPECIAL_IDS = SpecialIds(pad=0, cls=101, sep=102, mask=103)  # those of BERT's uncased vocabulary
@@ -57,7 +58,8 @@ class OurStep:
     """One step as `electra_tutorial.training.pretrain` makes it, from rows to new weights.
 
     `size` replaces the configuration's. `wrap` may put the model into another
-    (DistributedDataParallel, say), `rows` takes a part of the batch (that of one process).
+    (DistributedDataParallel, say); then this is process number `process` of `processes` and takes
+    its part of the batch. `onednn` computes linear layers by `electra_tutorial.products`.
     """
 
     def __init__(
@@ -66,11 +68,16 @@ class OurStep:
         device: torch.device,
         size: ElectraSize | None = None,
         wrap: Callable[[Any], Any] | None = None,
-        rows: slice | None = None,
+        process: int = 0,
+        processes: int = 1,
+        onednn: bool = False,
     ) -> None:
-        self.config, self.device, self.rows = config, device, rows or slice(0, config.batch_size)
+        self.config, self.device, self.processes = config, device, processes
+        self.micro_batches = rows_of_micro_batches(config, process, processes)
         self.model = build_model(config, device, size)
         prepare_encoders(self.model, config, device)
+        if onednn:
+            use_faster_products(self.model, force=True)
         self.network = wrap(self.model) if wrap else self.model
         self.optimizer = build_optimizer(self.model, config)
         vocabulary = self.model.config.discriminator["vocab_size"]
@@ -84,10 +91,11 @@ class OurStep:
             "num_chosen": int((batch["labels"] != IGNORED).sum()),
             "num_tokens": int(batch["attention_mask"].sum()),
         }
-        part = take_rows(batch, self.rows, self.device)
-        with autocast(self.device, self.config.precision):
-            output = self.network(**part, **counts)
-        output.loss.backward()
+        for rows in self.micro_batches:
+            part = take_rows(batch, rows, self.device)
+            with autocast(self.device, self.config.precision):
+                output = self.network(**part, **counts)
+            (output.loss * self.processes).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -154,7 +162,8 @@ class Machine:
     """The limits of a device: matrix products and copies, measured beside the steps.
 
     A large product of square matrices gives the peak of computing, a copy of a block that fits into
-    no cache that of memory. Each is measured in every round.
+    no cache that of memory. Each is measured in every round. On a CPU in float32 the product is
+    PyTorch's own or oneDNN's, whichever is faster: the peak is the machine's, not a library's.
     """
 
     def __init__(self, device: torch.device, precision: str) -> None:
@@ -163,14 +172,22 @@ class Machine:
         self.left, self.right = (
             torch.randn(self.size, self.size, device=device).to(dtype) for _ in range(2)
         )
-        self.product = torch.empty_like(self.left)
+        single = device.type == "cpu" and dtype == torch.float32
+        self.onednn = single and onednn_advantage() > 1
         numbers = 2**25 if device.type == "cpu" else 2**29
         self.source = torch.zeros(numbers, device=device)
         self.target = torch.zeros_like(self.source)
 
     def multiply(self) -> None:
-        """A large matrix product."""
-        torch.mm(self.left, self.right, out=self.product)
+        """A large matrix product, the faster way."""
+        if self.onednn:
+            onednn_product(self.left, self.right)
+        else:
+            self.multiply_by_default()
+
+    def multiply_by_default(self) -> None:
+        """A large matrix product as PyTorch computes it."""
+        torch.mm(self.left, self.right)
 
     def copy(self) -> None:
         """A large copy."""

@@ -18,6 +18,7 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,24 +87,25 @@ def main() -> None:
         compile=options.compile,
     )
     started = time.perf_counter()
-    machine, step = Machine(device, options.precision), OurStep(config, device)
-    compiling = first_call(step, device) if options.compile else None
+    machine = Machine(device, options.precision)
+    steps = {"step": OurStep(config, device)}
+    if machine.onednn:
+        steps["step_onednn"] = OurStep(config, device, onednn=True)
+    compiling = first_call(steps["step"], device) if options.compile else None
     traffic = Traffic()
     with traffic:  # without torch.compile: operation by operation
-        OurStep(PretrainingConfig(**{**config.__dict__, "compile": False}), device)()
-    interleave({"product": machine.multiply, "copy": machine.copy, "step": step}, 1, device)
-    taken = interleave(
-        {"product": machine.multiply, "copy": machine.copy, "step": step}, options.rounds, device
-    )
+        OurStep(replace(config, compile=False), device)()
+    arms = {
+        "product": machine.multiply,
+        "default_product": machine.multiply_by_default,
+        "copy": machine.copy,
+        **steps,
+    }
+    interleave(arms, 1, device)
+    taken = interleave(arms, options.rounds, device)
     flops = count_training_flops(config).step
     peak = machine.multiply_flops / min(taken["product"])
-    bandwidth = machine.copy_bytes / min(taken["copy"])
-    median = statistics.median(taken["step"])
-    shares = [
-        (flops / step_) / (machine.multiply_flops / product)
-        for step_, product in zip(taken["step"], taken["product"], strict=True)
-    ]
-    bounds = traffic.bounds(peak, bandwidth)
+    bounds = traffic.bounds(peak, machine.copy_bytes / min(taken["copy"]))
     results: dict[str, Any] = {
         "device": options.device,
         "precision": options.precision,
@@ -116,17 +118,13 @@ def main() -> None:
         "flops_per_step": flops,
         "bytes_per_step": sum(moved for _, moved in traffic.operations),
         "peak_flops_per_second": peak,
-        "bandwidth_bytes_per_second": bandwidth,
-        "step_seconds": median,
-        "sequences_per_second": options.batch_size / median,
-        "share_of_peak": {
-            "median": statistics.median(shares),
-            "min": min(shares),
-            "max": max(shares),
-        },
+        "peak_by": "oneDNN" if machine.onednn else "torch.mm",
+        "default_product_flops_per_second": machine.multiply_flops / min(taken["default_product"]),
+        "bandwidth_bytes_per_second": machine.copy_bytes / min(taken["copy"]),
         "share_of_peak_on_the_roofline": flops / peak / bounds["roofline_seconds"],
         "peak_memory_mb": peak_memory_mb(device),
         **bounds,
+        "steps": {name: reached(taken, name, flops, config, machine) for name in steps},
     }
     print(json.dumps(results, indent=1))
     recorded.write(
@@ -137,6 +135,30 @@ def main() -> None:
         results=results,
         curves=taken,
     )
+
+
+def reached(
+    taken: dict[str, list[float]],
+    name: str,
+    flops: float,
+    config: PretrainingConfig,
+    machine: Machine,
+) -> dict[str, Any]:
+    """What a step reached: seconds, sequences a second, share of the peak beside it."""
+    median = statistics.median(taken[name])
+    shares = [
+        flops / step / (machine.multiply_flops / product)
+        for step, product in zip(taken[name], taken["product"], strict=True)
+    ]
+    return {
+        "seconds": median,
+        "sequences_per_second": config.batch_size / median,
+        "share_of_peak": {
+            "median": statistics.median(shares),
+            "min": min(shares),
+            "max": max(shares),
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from common import Machine, OurStep, interleave
 from torch.nn.parallel import DistributedDataParallel
 
 from electra_tutorial import environment, recorded
-from electra_tutorial.batches import rows_of_micro_batches
 from electra_tutorial.config import PretrainingConfig, get_size
 from electra_tutorial.flops import count_training_flops
 
@@ -83,10 +82,10 @@ def work(
     torch.set_num_threads(1)
     device = torch.device("cpu")
     dist.init_process_group("gloo", rank=rank, world_size=processes)
-    rows = rows_of_micro_batches(config, rank, processes)[0]
     wrap = DistributedDataParallel if processes > 1 else None
     machine = Machine(device, config.precision)
-    arms = {"product": machine.multiply, "step": OurStep(config, device, wrap=wrap, rows=rows)}
+    step = OurStep(config, device, wrap=wrap, process=rank, processes=processes)
+    arms = {"product": machine.multiply, "step": step}
     interleave(arms, 2, device)
     taken = interleave(arms, rounds, device)
     if rank == 0:
