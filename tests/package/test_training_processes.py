@@ -189,6 +189,7 @@ def test_two_processes_compute_the_gradient_of_one(tmp_path):
             assert two == pytest.approx(one, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc")
 def test_two_processes_go_on_bit_for_bit_after_a_signal_to_one_of_them(whole_of_two, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, processes=2, wait_at=3)
@@ -199,8 +200,10 @@ def test_two_processes_go_on_bit_for_bit_after_a_signal_to_one_of_them(whole_of_
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGTERM)
     assert finish(process).count("stopped by SIGTERM") == 2
-    (saved,) = folder.glob("checkpoint-0000000[345]")
-    assert saved.name > "checkpoint-00000003"
+    assert max(p.name for p in folder.glob("checkpoint-*")) in (
+        "checkpoint-00000004",
+        "checkpoint-00000005",
+    )
     finish(start(folder, processes=2, resume=True))
     assert same_run(folder, whole_of_two)
 
