@@ -25,6 +25,7 @@ NOT_RUN = "not run"
 # What the calculator starts with. Inputs, not measurements: readers put in their own.
 START = {"devices": 8, "peak": 312, "share": 25, "price": 2}
 DEVICES = (1, 8, 64)
+PAPER_DAYS = 4  # Small on one V100, table 1 of the paper
 STYLE = """
 .calculator { display: grid; grid-template-columns: max-content minmax(0, 12rem); gap: 0.5rem 1rem;
   align-items: center; margin: 1rem 0; padding: 1rem; border: 1px solid var(--book-rule);
@@ -107,7 +108,12 @@ def costs() -> str:
             )
             cells.append(duration(cost.hours))
         rows.append([*cells, f"{cost.price:,.0f}"])
-    return table(["Size", *(f"{n} device{'s' * (n > 1)}" for n in DEVICES), "Price"], rows)
+    rate = flops.count_training_flops("small").run / (PAPER_DAYS * 24 * 3600) / 1e12
+    return table(["Size", *(f"{n} device{'s' * (n > 1)}" for n in DEVICES), "Price"], rows) + (
+        f"\nFor Small the paper reports {PAPER_DAYS} days on one V100: by our count a rate of "
+        f"{rate:.1f} TFLOP/s. Put {rate:.1f} in as the peak, 100 as the share and 1 device, and "
+        f"the form returns the {PAPER_DAYS} days.\n"
+    )
 
 
 def duration(hours: float) -> str:

@@ -164,6 +164,13 @@ def test_the_form_starts_with_the_table_s_inputs() -> None:
     assert rows[0][2] == scaling_page.duration(hours)
 
 
+def test_the_paper_s_days_come_back() -> None:
+    (rate,) = re.findall(r"Put ([\d.]+) in as the peak", scaling_page.costs())
+    run = flops.count_training_flops("small").run
+    cost = flops.training_cost(run, peak=1e12 * float(rate), share_of_peak=1.0)
+    assert scaling_page.duration(cost.hours) == "4.0 days"
+
+
 def test_the_snippet_runs_and_agrees(capsys: pytest.CaptureFixture[str]) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     exec(snippet, {})
