@@ -2,7 +2,8 @@
 
 One loop on Accelerate, to be read top to bottom; the settings are those of the paper's table 7
 (`FineTuningConfig`). As the paper says, and unlike the released code, the top layer learns at
-learning_rate * decay: the code counts one level too many and gives it decay squared.
+learning_rate * decay: the code counts one level too many and gives it decay squared
+(`official_layer_decay_exponent`). `electra_tutorial.prediction` uses the model afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +36,15 @@ from transformers import PreTrainedModel
 from electra_tutorial import environment
 from electra_tutorial.checkpoints import find_checkpoint, load_pretrained, quiet
 from electra_tutorial.config import FineTuningConfig
-from electra_tutorial.encoding import Encoded, LengthGroupedBatches, collate, encode
-from electra_tutorial.heads import HEADS, AnyEvaluation, Evaluation, Head, head_of
+from electra_tutorial.encoding import LengthGroupedBatches, collate, length_of
+from electra_tutorial.encoding import encode as encode
+from electra_tutorial.heads import HEADS, AnyEvaluation, Evaluation, Head
 from electra_tutorial.metrics import accuracy
+from electra_tutorial.prediction import Prediction as Prediction
+from electra_tutorial.prediction import classify as classify
+from electra_tutorial.prediction import evaluate
+from electra_tutorial.prediction import predict as predict
+from electra_tutorial.questions import AnswerEvaluation
 from electra_tutorial.tasks import Task
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import learning_rate_factor
@@ -66,15 +73,6 @@ class FineTuningResult:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The class that a model gives a text, and its probabilities for all classes by name."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-
 def fine_tune(
     checkpoint: str | Path,
     task: Task,
@@ -89,8 +87,10 @@ def fine_tune(
     """Train a model for `task` and keep the epoch that is best on its validation split.
 
     The kind of the task decides about the head and the labels: a class for a text or a pair, a
-    number, or a tag for each word (see `electra_tutorial.heads`).
-
+    number, a tag for each word, an answer cut out of a context, or one of several replies (see
+    `electra_tutorial.heads`). Where some questions of the validation split have no answer, the
+    threshold from which on none is given is chosen there, in each epoch, and kept as
+    no_answer_threshold in the model's configuration.
 
     The best epoch has the highest value of the task's metric; among equals, the lowest loss. The
     run seeds every random generator with `config.seed`, so that it gives the same result again.
@@ -107,7 +107,7 @@ def fine_tune(
     Raises:
         TypeError: for arguments of the wrong type.
         ValueError: if the checkpoint is no ELECTRA, max_length exceeds its positions, a text is
-            empty, or a label is out of range.
+            empty, a label is out of range, or the set is not for training.
         FileNotFoundError, FileExistsError: if the checkpoint is not there, or output_dir is.
     """
     config = FineTuningConfig() if config is None else config
@@ -116,6 +116,8 @@ def fine_tune(
             "fine_tune() needs a Task from load_task() and a FineTuningConfig, not "
             f"{type(task).__name__} and {type(config).__name__}."
         )
+    if not len(task.train):
+        raise ValueError(f"Task {task.name!r} has no rows to train on: it is there to be judged.")
     if output_dir is not None and Path(output_dir).exists():
         raise FileExistsError(f"{output_dir} is there already: remove it or name another folder.")
     started = time.perf_counter()
@@ -124,11 +126,17 @@ def fine_tune(
     head = HEADS[task.kind]
     model, tokenizer = load_for_tuning(head, checkpoint, task.label_names, config, from_scratch)
     train, labels = head.encode(
-        tokenizer, task.train, task.label_names, config.max_length, model.config, "train"
+        tokenizer,
+        task.train,
+        task.label_names,
+        config.max_length,
+        model.config,
+        "train",
+        config.window_overlap,
     )
 
     accelerator = _accelerator(plan)
-    sampler = LengthGroupedBatches([len(row["input_ids"]) for row in train], config)
+    sampler = LengthGroupedBatches([length_of(row) for row in train], config)
     loader: Any = DataLoader(
         list(zip(train, labels, strict=True)),  # type: ignore[arg-type]
         batch_sampler=sampler,
@@ -166,8 +174,15 @@ def fine_tune(
                 f"The loss is not finite in epoch {epoch}: lower learning_rate or use fp32."
             )
         validation = evaluate(
-            model, tokenizer, task.validation, task.label_names, max_length=config.max_length
+            model,
+            tokenizer,
+            task.validation,
+            task.label_names,
+            max_length=config.max_length,
+            window_overlap=config.window_overlap,
         )
+        if isinstance(validation, AnswerEvaluation):
+            validation = validation.at(validation.best_threshold())
         score = (validation.metrics[task.metric], -validation.metrics["loss"])
         if best is None or score > best[0]:
             weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
@@ -184,6 +199,8 @@ def fine_tune(
     assert best is not None  # config.epochs is at least 1
     model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     model.load_state_dict(best[3])
+    if isinstance(best[2], AnswerEvaluation):
+        model.config.no_answer_threshold = best[2].threshold
     model.eval()
     result = FineTuningResult(
         model, tokenizer, history, losses, best[2], best[1], time.perf_counter() - started
@@ -193,20 +210,24 @@ def fine_tune(
     return result
 
 
-def layer_rates(num_layers: int, learning_rate: float, decay: float) -> Callable[[str], float]:
+def layer_rates(
+    num_layers: int, learning_rate: float, decay: float, official_exponent: bool = False
+) -> Callable[[str], float]:
     """The learning rate of each parameter, by its name (Howard and Ruder, 2018; paper, table 7).
 
     The head learns at learning_rate. Below it, each level multiplies by `decay`: the top layer has
-    decay to the power of 1, the lowest of n layers decay^n, the embeddings decay^(n + 1).
+    decay to the power of 1, the lowest of n layers decay^n, the embeddings decay^(n + 1). With
+    `official_exponent` each of these powers is one higher, as in the released code
+    (`optimization.py`): the top layer has decay^2. The head's rate is the same.
     """
+    levels = num_layers + (2 if official_exponent else 1)
 
     def rate(name: str) -> float:
         layer = re.search(r"encoder\.layer\.(\d+)\.", name)
-        if layer:
-            depth = int(layer[1]) + 1
-        else:
-            depth = 0 if "electra.embeddings" in name else num_layers + 1
-        return learning_rate * decay ** (num_layers + 1 - depth)
+        if layer is None and "electra.embeddings" not in name:
+            return learning_rate
+        depth = int(layer[1]) + 1 if layer else 0
+        return learning_rate * decay ** (levels - depth)
 
     return rate
 
@@ -217,6 +238,7 @@ def parameter_groups(model: torch.nn.Module, config: FineTuningConfig) -> list[d
         model.config.num_hidden_layers,  # type: ignore[union-attr, arg-type]
         config.learning_rate,
         config.layerwise_decay,
+        config.official_layer_decay_exponent,
     )
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -226,97 +248,6 @@ def parameter_groups(model: torch.nn.Module, config: FineTuningConfig) -> list[d
         {"params": parameters, "lr": lr, "weight_decay": decay}
         for (lr, decay), parameters in groups.items()
     ]
-
-
-@torch.no_grad()
-def classify(
-    model: torch.nn.Module, encoded: Sequence[Encoded], batch_size: int = 64
-) -> list[np.ndarray]:
-    """The model's logits for each item, in the order of `encoded`.
-
-    Of shape (classes,) where the head answers for the whole text, (tokens, classes) where it
-    answers for each token.
-    """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    # Long items first: if a batch does not fit into memory, the first one shows it.
-    order = np.argsort([-len(row["input_ids"]) for row in encoded], kind="stable")
-    logits: dict[int, np.ndarray] = {}
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size].tolist()
-        batch = collate([encoded[i] for i in places])
-        answers = model(**{k: v.to(device) for k, v in batch.items()}).logits.float().cpu().numpy()
-        for place, answer in zip(places, answers, strict=True):
-            length = len(encoded[place]["input_ids"])
-            logits[place] = answer[:length] if answer.ndim == 2 else answer
-    model.train(was_training)
-    return [logits[place] for place in range(len(encoded))]
-
-
-def evaluate(
-    model: torch.nn.Module,
-    tokenizer: Any,
-    dataset: Dataset,
-    label_names: Sequence[str],
-    *,
-    max_length: int | None = None,
-    batch_size: int = 64,
-) -> AnyEvaluation:
-    """Let a fine-tuned model answer a labelled split, and measure the answers.
-
-    `max_length` cuts longer texts; default: 128 tokens, as in `FineTuningConfig`, or the model's
-    positions where these are fewer.
-
-    Raises:
-        ValueError: if the model has another number of classes, a text is empty, or a label is out
-            of range.
-    """
-    head, model_config = head_of(model), cast(Any, model.config)
-    expected = head.settings(label_names)
-    if model_config.num_labels != expected.get("num_labels", len(label_names)):
-        raise ValueError(
-            f"The model has {model_config.num_labels} classes, but there are {len(label_names)} "
-            "label names: use the label names that it was trained with."
-        )
-    length = max_length or _default_length(model_config)
-    encoded, labels = head.encode(tokenizer, dataset, label_names, length, model_config, "the data")
-    return head.judge(classify(model, encoded, batch_size), labels, dataset, label_names)
-
-
-def predict(
-    model: torch.nn.Module,
-    tokenizer: Any,
-    texts: Sequence[str],
-    text_pairs: Sequence[str] | None = None,
-    *,
-    max_length: int | None = None,
-    batch_size: int = 64,
-) -> list[Prediction]:
-    """Classify new texts; the names of the classes are those that the model was saved with.
-
-    Raises:
-        TypeError: if `texts` is one string instead of several, or holds something else.
-        ValueError: if a text is empty.
-    """
-    if isinstance(texts, str):
-        raise TypeError("predict() needs several texts, not one string: put it into a list.")
-    model_config: Any = model.config
-    columns = {"text": list(texts)} | (
-        {} if text_pairs is None else {"text_pair": list(text_pairs)}
-    )
-    for column, values in columns.items():
-        if not all(isinstance(value, str) for value in values):
-            raise TypeError(f"Every {column} must be a string.")
-    dataset = Dataset.from_dict(columns)
-    encoded = encode(tokenizer, dataset, max_length or _default_length(model_config), model_config)
-    logits = torch.from_numpy(np.stack(classify(model, encoded, batch_size))).double()
-    names = [model_config.id2label[i] for i in range(model_config.num_labels)]
-    answers = []
-    for shares in logits.softmax(dim=1).tolist():
-        best = int(np.argmax(shares))
-        answers.append(Prediction(names[best], shares[best], dict(zip(names, shares, strict=True))))
-    return answers
 
 
 def bag_of_words_baseline(task: Task, seed: int = 0) -> Evaluation:
@@ -368,6 +299,7 @@ def load_for_tuning(
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.dropout,
         "classifier_dropout": config.dropout,
+        "summary_last_dropout": config.dropout,  # before the score of a choice
     }
     model, _ = load_pretrained(head.model_class, source, **changes)
     if from_scratch:
@@ -399,10 +331,6 @@ def _accelerator(plan: environment.Plan) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=not distributed)
     precision = "no" if plan.precision == "fp32" else plan.precision
     return Accelerator(mixed_precision=precision, cpu=plan.device == "cpu")
-
-
-def _default_length(model_config: Any) -> int:
-    return int(min(FineTuningConfig().max_length, model_config.max_position_embeddings))
 
 
 def _save(result: FineTuningResult, task: Task, config: FineTuningConfig, output_dir: Path) -> None:

@@ -14,9 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from datasets import Dataset
 from scipy.special import log_softmax
-from transformers import ElectraForSequenceClassification, ElectraForTokenClassification
+from transformers import (
+    ElectraForMultipleChoice,
+    ElectraForSequenceClassification,
+    ElectraForTokenClassification,
+)
 
-from electra_tutorial.encoding import Encoded, encode, encode_words
+from electra_tutorial.encoding import Encoded, column_of, encode, encode_choices, encode_words
 from electra_tutorial.masking import IGNORED
 from electra_tutorial.metrics import (
     accuracy,
@@ -28,6 +32,7 @@ from electra_tutorial.metrics import (
     entity_metrics,
     entity_report,
 )
+from electra_tutorial.questions import AnswerEvaluation, QuestionHead
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,32 @@ class EntityEvaluation:
         return entity_report(self.labels, self.predictions)
 
 
-AnyEvaluation = Evaluation | RegressionEvaluation | EntityEvaluation
+@dataclass(frozen=True)
+class ChoiceEvaluation:
+    """What a model chose for each row, in their order.
+
+    Attributes:
+        labels, predictions: numbers of the choices, each of shape (rows,).
+        probabilities: of shape (rows, choices).
+        metrics: accuracy, accuracy_interval (95 %, bootstrap over the rows) and loss (the mean of
+            -log of the right choice's probability).
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    metrics: dict[str, Any]
+
+    @property
+    def report(self) -> str:
+        """One line with the accuracy, and what chance would give."""
+        chance = 1 / self.probabilities.shape[1]
+        return f"accuracy {self.metrics['accuracy']:.3f}, by chance {chance:.3f}"
+
+
+AnyEvaluation = (
+    Evaluation | RegressionEvaluation | EntityEvaluation | AnswerEvaluation | ChoiceEvaluation
+)
 
 
 class Head(Protocol):
@@ -137,8 +167,12 @@ class Head(Protocol):
         max_length: int,
         model_config: Any,
         name: str,
+        overlap: int = 64,
     ) -> tuple[list[Encoded], list[Any]]:
-        """Token ids and labels of every row of `dataset`, which errors call `name`."""
+        """What the model reads and learns from `dataset`, which errors call `name`.
+
+        One item for each row; of a long context, one for each window, which share `overlap` tokens.
+        """
 
     def judge(
         self,
@@ -147,7 +181,7 @@ class Head(Protocol):
         dataset: Dataset,
         label_names: Sequence[str],
     ) -> AnyEvaluation:
-        """Measure the logits of each row; `labels` are those that `encode` returned for it."""
+        """Measure the logits of each item; `labels` are those that `encode` returned for it."""
 
 
 def _names(label_names: Sequence[str]) -> dict[str, Any]:
@@ -173,8 +207,9 @@ class ClassificationHead:
         max_length: int,
         model_config: Any,
         name: str,
+        overlap: int = 64,
     ) -> tuple[list[Encoded], list[int]]:
-        labels = list(_column(dataset, "label", name))
+        labels = list(column_of(dataset, "label", name))
         for row, label in enumerate(labels):
             if not isinstance(label, int) or not 0 <= label < len(label_names):
                 raise ValueError(
@@ -210,8 +245,9 @@ class RegressionHead:
         max_length: int,
         model_config: Any,
         name: str,
+        overlap: int = 64,
     ) -> tuple[list[Encoded], list[float]]:
-        labels = list(_column(dataset, "label", name))
+        labels = list(column_of(dataset, "label", name))
         for row, label in enumerate(labels):
             if isinstance(label, bool) or not isinstance(label, int | float):
                 raise ValueError(
@@ -249,8 +285,9 @@ class EntityHead:
         max_length: int,
         model_config: Any,
         name: str,
+        overlap: int = 64,
     ) -> tuple[list[Encoded], list[list[int]]]:
-        sentences, tags = _column(dataset, "tokens", name), _column(dataset, "ner_tags", name)
+        sentences, tags = column_of(dataset, "tokens", name), column_of(dataset, "ner_tags", name)
         for row, (words, numbers) in enumerate(zip(sentences, tags, strict=True)):
             if len(words) != len(numbers) or not words:
                 raise ValueError(
@@ -291,10 +328,58 @@ class EntityHead:
         return EntityEvaluation(known, called, measured)
 
 
+class ChoiceHead:
+    """Which of several replies goes on with a dialogue; each pair's [CLS] gives one score."""
+
+    model_class = ElectraForMultipleChoice
+
+    def settings(self, label_names: Sequence[str]) -> dict[str, Any]:
+        return {}
+
+    def encode(
+        self,
+        tokenizer: Any,
+        dataset: Dataset,
+        label_names: Sequence[str],
+        max_length: int,
+        model_config: Any,
+        name: str,
+        overlap: int = 64,
+    ) -> tuple[list[Encoded], list[int]]:
+        turns, choices, labels = (
+            column_of(dataset, column, name) for column in ("turns", "choices", "label")
+        )
+        for row, (replies, label) in enumerate(zip(choices, labels, strict=True)):
+            if not isinstance(label, int) or not 0 <= label < len(replies):
+                raise ValueError(
+                    f"The label in row {row} of {name} is {label!r}; expected the number of the "
+                    f"right choice, from 0 to {len(replies) - 1}."
+                )
+        return encode_choices(tokenizer, turns, choices, max_length, model_config, name), labels
+
+    def judge(
+        self,
+        logits: Sequence[np.ndarray],
+        labels: list[int],
+        dataset: Dataset,
+        label_names: Sequence[str],
+    ) -> ChoiceEvaluation:
+        log_p = log_softmax(np.stack(logits).astype(np.float64), axis=1)
+        known, called = np.asarray(labels), log_p.argmax(axis=1)
+        measured = {
+            "accuracy": accuracy(known, called),
+            "accuracy_interval": bootstrap_interval(accuracy, known, called),
+            "loss": float(-log_p[np.arange(len(known)), known].mean()),
+        }
+        return ChoiceEvaluation(known, called, np.exp(log_p), measured)
+
+
 HEADS: dict[str, Head] = {
     "classification": ClassificationHead(),
     "regression": RegressionHead(),
     "token-classification": EntityHead(),
+    "question-answering": QuestionHead(),
+    "multiple-choice": ChoiceHead(),
 }
 
 
@@ -304,20 +389,13 @@ def head_of(model: Any) -> Head:
     Raises:
         ValueError: if it is none of those in `HEADS`.
     """
-    if isinstance(model, ElectraForTokenClassification):
-        return HEADS["token-classification"]
     if isinstance(model, ElectraForSequenceClassification):
         alone = model.config.problem_type == "regression"
         return HEADS["regression" if alone else "classification"]
+    for head in HEADS.values():
+        if isinstance(model, head.model_class):
+            return head
     raise ValueError(
         f"{type(model).__name__} has no head that can be evaluated: load it with the class that "
         f"it was fine-tuned as, one for {', '.join(HEADS)}."
     )
-
-
-def _column(dataset: Dataset, column: str, name: str) -> list[Any]:
-    if column not in dataset.column_names:
-        raise ValueError(
-            f"{name} has no column {column}; it has {', '.join(dataset.column_names)}."
-        )
-    return list(dataset[column])

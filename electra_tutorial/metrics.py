@@ -5,6 +5,9 @@ Arguments may be lists, NumPy arrays or torch tensors.
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -249,6 +252,105 @@ def _entity_counts(known: list[str], called: list[str]) -> tuple[int, int, int]:
     real = set(seqeval_metrics.sequence_labeling.get_entities(known))
     found = set(seqeval_metrics.sequence_labeling.get_entities(called))
     return len(real & found), len(real), len(found)
+
+
+def normalize_answer(text: str) -> str:
+    """An answer as SQuAD compares it: lower case, no punctuation (ASCII), no a, an, the, one space.
+
+    Source: SQuAD's evaluation, in this order; the articles go after the punctuation.
+    """
+    bare = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def answer_scores(accepted: Sequence[str], given: str) -> tuple[float, float]:
+    """Exact match and F1 of one answer, as SQuAD 2.0's evaluation counts: the best over `accepted`.
+
+    F1 is that of the words that both share, counted as often as they occur in both. No answer is
+    the empty string: an empty `given` is right only where nothing is accepted.
+
+    Args:
+        accepted: the answers that count as right; empty where the context has none.
+        given: the answer to measure.
+    """
+    called = normalize_answer(given).split()
+    # Accepted answers of which nothing is left, "the" for instance, do not count.
+    targets = [words for text in accepted if (words := normalize_answer(text).split())] or [[]]
+    return (
+        max(float(words == called) for words in targets),
+        max(_word_f1(words, called) for words in targets),
+    )
+
+
+def _word_f1(known: list[str], called: list[str]) -> float:
+    if not known or not called:
+        return float(known == called)
+    shared = sum((Counter(known) & Counter(called)).values())
+    return 2 * shared / (len(known) + len(called))
+
+
+def question_metrics(accepted: Sequence[Sequence[str]], given: Sequence[str]) -> dict[str, Any]:
+    """SQuAD's measures of answers, from 0 to 1; `answer_scores()` says what is counted.
+
+    Returns:
+        exact_match and f1, each with its interval (95 %, bootstrap over the questions); and, where
+        some questions have no answer, answerable and unanswerable: exact_match, f1 and support of
+        the questions with and without one.
+
+    Raises:
+        ValueError: if the lengths differ or there is nothing to measure.
+    """
+    if len(accepted) != len(given) or not len(given):
+        raise ValueError(
+            f"There are {len(accepted)} questions and {len(given)} answers to measure; give as "
+            "many of both, and at least one."
+        )
+    scores = np.array([answer_scores(*pair) for pair in zip(accepted, given, strict=True)])
+    names = ("exact_match", "f1")
+    figures: dict[str, Any] = {}
+    for name, column in zip(names, scores.T, strict=True):
+        figures[name] = float(column.mean())
+        figures[f"{name}_interval"] = bootstrap_interval(_mean, column, column)
+    answerable = np.array([bool(texts) for texts in accepted])
+    if not answerable.all():
+        for kind, kept in (("answerable", answerable), ("unanswerable", ~answerable)):
+            means = scores[kept].mean(axis=0).tolist() if kept.any() else [float("nan")] * 2
+            figures[kind] = {**dict(zip(names, means, strict=True)), "support": int(kept.sum())}
+    return figures
+
+
+def best_no_answer_threshold(
+    scores: ArrayLike, answerable: ArrayLike, no_answer_scores: ArrayLike
+) -> tuple[float, float]:
+    """Above which score "no answer" should be said, as SQuAD 2.0's evaluation finds it.
+
+    Raise the threshold from below the lowest `no_answer_scores`, where no question is answered, to
+    the highest, where each is. A question that is answered counts with its score if it has an
+    answer, and with 0 if not; one that is not answered counts 1 if it has none.
+
+    Args:
+        scores: what each answer scores if it is given, exact match or F1.
+        answerable: whether the question has an answer.
+        no_answer_scores: high where the model sees no answer.
+
+    Returns:
+        The threshold and the mean score with it; of equal means, the lowest threshold.
+    """
+    gained = np.where(_array(answerable), _array(scores), -1.0).astype(np.float64)
+    odds = _array(no_answer_scores).astype(np.float64)
+    order = np.argsort(odds, kind="stable")
+    totals = float((~_array(answerable).astype(bool)).sum()) + gained[order].cumsum()
+    ends = np.append(np.diff(odds[order]) > 0, True)  # questions with one score go together
+    totals, limits = totals[ends], odds[order][ends]
+    best = int(totals.argmax())
+    nothing = float((~_array(answerable).astype(bool)).sum())
+    if nothing >= totals[best]:
+        return float(limits[0]) - 1.0, nothing / len(odds)
+    return float(limits[best]), float(totals[best]) / len(odds)
+
+
+def _mean(values: np.ndarray, _: np.ndarray) -> float:
+    return float(values.mean())
 
 
 def bootstrap_interval(

@@ -18,6 +18,7 @@ from transformers import (
 
 from electra_tutorial import environment, finetuning, metrics
 from electra_tutorial.config import FineTuningConfig
+from electra_tutorial.encoding import encode
 from electra_tutorial.finetuning import bag_of_words_baseline, evaluate, fine_tune, predict
 from electra_tutorial.tasks import Task, make_split
 
@@ -142,7 +143,7 @@ def test_pairs_of_texts(checkpoint: Path) -> None:
     task = make_task(pairs=True)
     result = fine_tune(checkpoint, task, QUICK)
     assert result.validation.metrics["accuracy"] > 0.9
-    encoded = finetuning.encode(result.tokenizer, task.test, 16, result.model.config)
+    encoded = encode(result.tokenizer, task.test, 16, result.model.config)
     assert set(encoded[0]["token_type_ids"]) == {0, 1}
     answer = predict(result.model, result.tokenizer, ["the film was"], ["great"])
     assert answer[0].label == "positive"
@@ -194,6 +195,21 @@ def test_layer_rates_by_hand() -> None:
     assert rate("electra.encoder.layer.0.attention.self.query.weight") == pytest.approx(0.8**12)
     assert rate("electra.embeddings.word_embeddings.weight") == pytest.approx(0.0550, abs=5e-5)
     assert rate("electra.embeddings_project.weight") == pytest.approx(0.0550, abs=5e-5)
+
+
+def test_layer_rates_of_the_released_code_by_hand(checkpoint: Path) -> None:
+    # One level too many: the top layer 0.8 ** 2, the embeddings 0.8 ** 14 (Large: 0.9 ** 2).
+    rate = finetuning.layer_rates(12, 1.0, 0.8, official_exponent=True)
+    assert rate("classifier.out_proj.weight") == 1
+    assert rate("electra.encoder.layer.11.output.dense.bias") == pytest.approx(0.64)
+    assert rate("electra.encoder.layer.0.output.dense.bias") == pytest.approx(0.8**13)
+    assert rate("electra.embeddings.word_embeddings.weight") == pytest.approx(0.0440, abs=5e-5)
+    large = finetuning.layer_rates(24, 1.0, 0.9, official_exponent=True)
+    assert large("electra.encoder.layer.23.output.dense.bias") == pytest.approx(0.81)
+    model, _ = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    official = replace(QUICK, learning_rate=1.0, official_layer_decay_exponent=True)
+    rates = {group["lr"] for group in finetuning.parameter_groups(model, official)}
+    assert sorted(rates) == pytest.approx([0.9**4, 0.9**3, 0.9**2, 1])
 
 
 def test_parameter_groups_hold_every_parameter_once(checkpoint: Path) -> None:

@@ -10,13 +10,18 @@ import pytest
 import torch
 from datasets import Dataset
 from scipy.stats import pearsonr
-from transformers import AutoModelForTokenClassification, ElectraForPreTraining
+from transformers import (
+    AutoModelForMultipleChoice,
+    AutoModelForTokenClassification,
+    ElectraForPreTraining,
+)
 
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import collate
 from electra_tutorial.finetuning import evaluate, fine_tune
 from electra_tutorial.heads import HEADS, head_of
-from electra_tutorial.tasks import Task
+from electra_tutorial.prediction import classify
+from electra_tutorial.tasks import Task, load_task
 from electra_tutorial.tokenization import load_tokenizer
 
 WORDS = ["ada", "ba", "##bb", "##age", "met", "in", "paris", "rome", "bob", "was", "late", "."]
@@ -167,3 +172,104 @@ def test_bad_rows_get_one_clear_sentence(
 def test_a_model_without_a_task_head_is_refused(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="no head that can be evaluated"):
         head_of(ElectraForPreTraining.from_pretrained(checkpoint))
+
+
+# --- choices --------------------------------------------------------------------------------------
+
+
+def choices(*rows: tuple[list[str], list[str], int]) -> Dataset:
+    columns = {
+        name: [row[i] for row in rows] for i, name in enumerate(("turns", "choices", "label"))
+    }
+    return Dataset.from_dict({"id": [str(i) for i in range(len(rows))]} | columns)
+
+
+def read_choices(checkpoint: Path, dataset: Dataset, max_length: int = 16) -> Any:
+    config = ElectraForPreTraining.from_pretrained(checkpoint).config
+    head = HEADS["multiple-choice"]
+    return head.encode(load_tokenizer(checkpoint), dataset, (), max_length, config, "train")
+
+
+TWO = choices(
+    (["Ada was late.", "In Rome."], ["Bob met Ada.", "Paris."], 1),
+    (["Bob."], ["Ada.", "Rome was late."], 0),
+)
+
+
+def test_each_choice_is_a_pair_with_the_dialogue(checkpoint: Path) -> None:
+    items, labels = read_choices(checkpoint, TWO)
+    assert labels == [1, 0]
+    tokenizer = load_tokenizer(checkpoint)
+    first = [tokenizer.convert_ids_to_tokens(ids) for ids in items[0]["input_ids"]]
+    dialogue = ["[CLS]", "ada", "was", "late", ".", "[SEP]", "in", "rome", ".", "[SEP]"]
+    assert first == [
+        [*dialogue, "bob", "met", "ada", ".", "[SEP]"],
+        [*dialogue, "paris", ".", "[SEP]"],
+    ]
+    assert items[0]["token_type_ids"][1] == 10 * [0] + 3 * [1]
+    batch = collate(items, labels)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 2, 15)
+    assert batch["input_ids"][0, 1].tolist() == items[0]["input_ids"][1] + 2 * [0]
+    assert batch["labels"].tolist() == [1, 0]
+
+
+def test_of_a_long_dialogue_the_end_is_read(checkpoint: Path) -> None:
+    items, _ = read_choices(checkpoint, TWO, max_length=10)
+    tokenizer = load_tokenizer(checkpoint)
+    tokens = tokenizer.convert_ids_to_tokens(items[0]["input_ids"][1])
+    dialogue = ["[CLS]", ".", "[SEP]", "in", "rome", ".", "[SEP]"]
+    assert tokens == [*dialogue, "paris", ".", "[SEP]"]
+    assert tokenizer.truncation_side == "right"
+
+
+def test_the_loss_of_choices_is_that_of_transformers(checkpoint: Path) -> None:
+    items, labels = read_choices(checkpoint, TWO)
+    torch.manual_seed(0)
+    model = AutoModelForMultipleChoice.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        output = model(**collate(items, labels))
+    judged = HEADS["multiple-choice"].judge(classify(model, items), labels, TWO, ())
+    assert judged.metrics["loss"] == pytest.approx(output.loss.item(), rel=1e-5)
+    assert judged.probabilities.sum(axis=1) == pytest.approx([1, 1])
+    assert head_of(model) is HEADS["multiple-choice"]
+
+
+def test_choices_are_learnt(checkpoint: Path) -> None:
+    random = np.random.default_rng(2)
+    made = []
+    for _ in range(48):
+        place, label = random.choice(["Paris", "Rome"]), int(random.integers(2))
+        right, wrong = f"In {place}.", "Ada met Bob."
+        made.append(([f"Was Bob in {place}"], [right, wrong][:: 1 - 2 * label], label))
+    split = choices(*made)
+    task = Task(
+        "toy", "multiple-choice", (), ("turns", "choices"), split, split, split, "builtin", "0"
+    )
+    result = fine_tune(checkpoint, task, SETTINGS)
+    judged = evaluate(result.model, result.tokenizer, split, (), max_length=16)
+    assert judged.metrics == result.validation.metrics
+    assert judged.metrics["accuracy"] > 0.95
+    low, high = judged.metrics["accuracy_interval"]
+    assert low <= judged.metrics["accuracy"] <= high
+    assert judged.report.endswith("by chance 0.500")
+
+
+def test_a_set_without_training_rows_is_not_trained_on(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="'replies' has no rows to train on"):
+        fine_tune(checkpoint, load_task("replies", quiet=True), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ((["Ada."], ["Bob."], 0), "1 turns and 1 choices; expected .* 2 choices"),
+        (([], ["Bob.", "Ada."], 0), "has 0 turns"),
+        ((["Ada."], ["Bob.", " "], 0), "choices in row 0 of train is empty"),
+        ((["Ada."], ["Bob.", "Rome."], 2), "expected the number of the right choice, from 0 to 1"),
+    ],
+)
+def test_bad_choices_get_one_clear_sentence(
+    row: tuple[list[str], list[str], int], message: str, checkpoint: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_choices(checkpoint, choices(row))

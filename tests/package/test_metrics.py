@@ -167,3 +167,79 @@ def test_correlations_are_those_of_scipy_and_zero_for_a_constant() -> None:
     assert metrics.correlations(labels, [1.0] * 4)["pearson"] == 0.0
     with pytest.raises(ValueError, match="at least 2"):
         metrics.correlations([1.0], [1.0])
+
+
+def test_answers_are_compared_as_squad_compares_them() -> None:
+    assert metrics.normalize_answer("The  Ferry-boat, a\nlamp!") == "ferryboat lamp"
+    assert metrics.normalize_answer("an apple and theatre") == "apple and theatre"
+    assert metrics.normalize_answer("A. B. the C") == "b c"  # articles go after the punctuation
+    assert (
+        metrics.normalize_answer("caf\u00e9 \u2019tis") == "caf\u00e9 \u2019tis"
+    )  # ASCII signs only
+
+
+@pytest.mark.parametrize(
+    ("accepted", "given", "exact", "f1"),
+    [
+        (["the Ferry"], "ferry.", 1, 1),
+        (["red apples"], "two red apples", 0, 0.8),  # 2 shared of 2 and 3 words
+        (["red red apples"], "red pears", 0, 0.4),  # red counts once
+        (["dawn", "before dawn"], "before dawn", 1, 1),  # the best of both
+        (["dawn"], "noon", 0, 0),
+        (["dawn"], "", 0, 0),
+        ([], "", 1, 1),
+        ([], "dawn", 0, 0),
+        (["the", "dawn"], "", 0, 0),  # an answer of which nothing is left does not count
+        (["the"], "", 1, 1),
+    ],
+)
+def test_answer_scores_by_hand(accepted: list[str], given: str, exact: float, f1: float) -> None:
+    assert metrics.answer_scores(accepted, given) == (exact, pytest.approx(f1))
+
+
+def test_question_metrics_by_hand() -> None:
+    accepted = [["red apples"], ["dawn"], [], []]
+    measured = metrics.question_metrics(accepted, ["two red apples", "dawn", "", "noon"])
+    assert measured["exact_match"] == 0.5
+    assert measured["f1"] == pytest.approx((0.8 + 1 + 1 + 0) / 4)
+    low, high = measured["f1_interval"]
+    assert low < measured["f1"] < high
+    assert measured["answerable"] == {"exact_match": 0.5, "f1": pytest.approx(0.9), "support": 2}
+    assert measured["unanswerable"] == {"exact_match": 0.5, "f1": 0.5, "support": 2}
+    assert set(metrics.question_metrics([["dawn"]], ["dawn"])) == {
+        "exact_match",
+        "exact_match_interval",
+        "f1",
+        "f1_interval",
+    }
+    with pytest.raises(ValueError, match="1 questions and 2 answers"):
+        metrics.question_metrics([["dawn"]], ["dawn", "noon"])
+
+
+def test_the_threshold_for_no_answer_by_hand() -> None:
+    # By rising score: answered rightly, wrongly although there is none, half rightly, wrongly.
+    scores, answerable, odds = [0.5, 1.0, 0.0, 0.0], [1, 1, 0, 0], [3.0, 1.0, 4.0, 2.0]
+    # Means: nothing answered 2/4; up to 1.0: 3/4; 2.0: 2/4; 3.0: 2.5/4; 4.0: 1.5/4.
+    assert metrics.best_no_answer_threshold(scores, answerable, odds) == (1.0, 0.75)
+    assert metrics.best_no_answer_threshold([0.0, 1.0], [1, 0], [1.0, 2.0]) == (0.0, 0.5)
+    # Questions with one score are answered together or not at all.
+    assert metrics.best_no_answer_threshold([1, 0], [1, 0], [1.0, 1.0]) == (0.0, 0.5)
+
+
+def test_the_threshold_is_the_best_of_all() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        answerable, odds = random.random(30) < 0.6, random.normal(size=30).round(1)
+        scores = np.where(answerable, random.random(30).round(1), 0.0)
+
+        def mean(
+            limit: float,
+            odds: np.ndarray = odds,
+            scores: np.ndarray = scores,
+            answerable: np.ndarray = answerable,
+        ) -> float:
+            return float(np.where(odds > limit, ~answerable, scores).mean())
+
+        threshold, best = metrics.best_no_answer_threshold(scores, answerable, odds)
+        assert best == pytest.approx(mean(threshold))
+        assert best == pytest.approx(max(mean(limit) for limit in [-9.0, *odds]))
