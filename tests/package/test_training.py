@@ -419,6 +419,17 @@ def test_attention_is_chosen_for_the_machine(segments, tokenizer, tmp_path):
     assert losses["sdpa"] == pytest.approx(losses["eager"], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_compiled_encoders_give_the_same_losses(segments, tokenizer, tmp_path):
+    config = replace(CONFIG, dropout=0.0, steps=2, log_every=1)
+    plain, compiled = (
+        pretrain(replace(config, compile=on), segments, tokenizer, tmp_path, save=False)
+        for on in (False, True)
+    )
+    losses = [[entry["loss"] for entry in run.log[1:]] for run in (plain, compiled)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_trackers_get_the_log(segments, tokenizer, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
