@@ -1,12 +1,20 @@
 """Pre-train the bundled checkpoint `mini`, record its curves, publish its weights.
 
     python experiments/mini_checkpoint.py --text TEXT --output RUN [--threads 1] [--resume]
+    python experiments/mini_checkpoint.py --text TEXT --output RUN --reschedule STEPS --resume
     python experiments/mini_checkpoint.py --text TEXT --output RUN --publish
 
 TEXT is a folder with train-*.txt.xz and valid.txt.xz (one paragraph a line, a blank line between
 documents); the bundled weights were made from Wikipedia, May 2015. The first form trains and can be
-interrupted and resumed. The second writes experiments/results/mini_checkpoint.json and
-electra_tutorial/builtin/mini/ from the last checkpoint.
+interrupted and resumed. The second goes on with a schedule of another length: the learning rate of
+step t is then what it would be in a run of STEPS steps. The third writes
+experiments/results/mini_checkpoint.json and electra_tutorial/builtin/mini/ from the last
+checkpoint.
+
+The bundled weights took 28,000 steps under three schedules: 8,000 steps to the end, where the
+discriminator had just begun to improve quickly; then as of 34,000; from step 15,200 on as of
+28,000. RUN/schedules.json says so, and the record repeats it. A new run uses one schedule of
+28,000.
 """
 
 from __future__ import annotations
@@ -14,12 +22,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from electra_tutorial import recorded
+from electra_tutorial import recorded, resuming
 from electra_tutorial.config import PretrainingConfig
 from electra_tutorial.corpora import Corpus, Segments, build_segments, load_corpus
 from electra_tutorial.metrics import unigram_entropy
@@ -39,7 +48,7 @@ HELD_OUT_SEGMENTS = 256
 
 CONFIG = PretrainingConfig(
     size="mini",
-    steps=8_000,
+    steps=28_000,
     batch_size=16,
     sequence_length=128,
     learning_rate=5e-4,
@@ -70,10 +79,31 @@ def prepare(text: Path, output: Path) -> None:
         build_segments(load_corpus(text / "valid.txt.xz"), tokenizer, 128, output / "valid.npy")
 
 
+def reschedule(output: Path, steps: int) -> None:
+    """Give the last checkpoint a schedule of `steps` steps.
+
+    `pretrain` refuses to resume with other settings, because a run is then no longer the one that
+    its log says. This run says it, in schedules.json.
+    """
+    last = resuming.checkpoints_in(output / "run")[-1] / resuming.STATE
+    state = json.loads(last.read_text())
+    schedules = _schedules(output) or [{"from_step": 0, "steps": state["config"]["steps"]}]
+    schedules.append({"from_step": state["step"], "steps": steps})
+    (output / "schedules.json").write_text(json.dumps(schedules) + "\n")
+    state["config"]["steps"] = steps
+    last.write_text(json.dumps(state, indent=2) + "\n")
+
+
+def _schedules(output: Path) -> list[dict[str, int]]:
+    path = output / "schedules.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
 def train(output: Path, resume: bool, minutes: float | None) -> None:
     """Train, or continue to train, from the prepared files alone."""
+    schedules = _schedules(output)
     result = pretrain(
-        CONFIG,
+        replace(CONFIG, steps=schedules[-1]["steps"]) if schedules else CONFIG,
         Segments.open(output / "train.npy"),
         load_tokenizer(output / "tokenizer"),
         output / "run",
@@ -103,6 +133,7 @@ def publish(text: Path, output: Path) -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
         "held_out_segments": len(judged),
     }
+    schedules = _schedules(output) or [{"from_step": 0, "steps": CONFIG.steps}]
     names = sorted({name for entry in log for name in entry})
     data = {f"train-{shard:02d}": text / f"train-{shard:02d}.txt.xz" for shard in range(SHARDS)}
     recorded.write(
@@ -111,7 +142,7 @@ def publish(text: Path, output: Path) -> None:
         seeds=[CONFIG.seed],
         data=data | {"valid": text / "valid.txt.xz"},
         seconds=log[-1]["seconds"],
-        results=results | {"config": CONFIG.__dict__},
+        results=results | {"config": asdict(CONFIG), "schedules": schedules},
         curves={name: [entry.get(name) for entry in log] for name in names},
     )
     card = BUILTIN / "README.md"
@@ -130,10 +161,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; all if absent")
     parser.add_argument("--minutes", type=float, default=None, help="stop after this time")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--reschedule", type=int, metavar="STEPS", help="with --resume")
     parser.add_argument("--publish", action="store_true")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.reschedule:
+        reschedule(options.output, options.reschedule)
     if options.publish:
         publish(options.text, options.output)
         return
