@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,9 @@ REFUSALS = (
     RuntimeError,
     FloatingPointError,
 )
+
+# A word of a sentence, as sets of named entities split it: signs stand alone, but not inside words.
+WORD = r"\w+(?:[-'.]\w+)*|[^\w\s]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -295,8 +300,15 @@ def _pretraining_start(
 # --- finetune, evaluate, predict --------------------------------------------------------------
 
 
-def _add_task(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--task", required=True, metavar="NAME", help="for example topics, sst2")
+def _add_task(command: argparse.ArgumentParser, file_option: str) -> None:
+    data = command.add_mutually_exclusive_group(required=True)
+    data.add_argument("--task", metavar="NAME", help="for example topics, sst2, squad")
+    data.add_argument(
+        file_option,
+        dest="file",
+        metavar="FILE",
+        help="texts of your own: a .csv or .tsv file, or JSON lines (.jsonl)",
+    )
     command.add_argument(
         "--source", default="builtin", help="builtin (default), directory or hub: where it is from"
     )
@@ -305,15 +317,31 @@ def _add_task(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="of --source directory, laid out by hub id; default: ELECTRA_TUTORIAL_HUB_DIR",
     )
+    for name, default in (("text", "text"), ("label", "label"), ("pair", None)):
+        command.add_argument(
+            f"--{name}-column",
+            metavar="COLUMN",
+            default=default,
+            help=f"of {file_option}; default: {default or 'no second text'}",
+        )
+
+
+def _columns(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("text_column", "label_column", "pair_column")}
 
 
 def _add_finetune(commands: Commands) -> None:
-    command = commands.add_parser("finetune", help="train a classifier on labelled texts")
-    _add_task(command)
+    command = commands.add_parser(
+        "finetune",
+        help="train a model for a task on labelled data",
+        description="Train a classifier or another head on labelled data. Of --train a tenth of "
+        "the rows is held out, on which the best epoch is chosen.",
+    )
+    _add_task(command, "--train")
     command.add_argument(
         "--checkpoint", default="mini", help="a folder, a hub id, or mini (default, bundled)"
     )
-    command.add_argument("--output", required=True, type=Path, help="folder for the classifier")
+    command.add_argument("--output", required=True, type=Path, help="folder for the model")
     command.add_argument(
         "--from-scratch", action="store_true", help="start from random weights of the same shape"
     )
@@ -323,10 +351,14 @@ def _add_finetune(commands: Commands) -> None:
 
 def _finetune(options: argparse.Namespace) -> int:
     from electra_tutorial.finetuning import fine_tune
+    from electra_tutorial.task_files import load_own_task
     from electra_tutorial.tasks import load_task
 
     config: FineTuningConfig = _settings(options, FineTuningConfig)
-    task = load_task(options.task, options.source, options.directory)
+    if options.file is not None:
+        task = load_own_task(options.file, **_columns(options))
+    else:
+        task = load_task(options.task, options.source, options.directory)
     result = fine_tune(
         options.checkpoint,
         task,
@@ -338,66 +370,106 @@ def _finetune(options: argparse.Namespace) -> int:
     for row in result.history:
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
     print(f"Best on validation: epoch {result.best_epoch}.\n{result.validation.report}")
-    print(f"The classifier is in {options.output}.")
+    print(f"The model is in {options.output}.")
     return 0
 
 
 def _add_evaluate(commands: Commands) -> None:
-    command = commands.add_parser("evaluate", help="report a classifier's errors on a split")
-    _add_task(command)
+    command = commands.add_parser("evaluate", help="report a fine-tuned model's errors on a split")
+    _add_task(command, "--data")
     command.add_argument("--checkpoint", required=True, metavar="DIR", help="written by finetune")
     command.add_argument("--split", default="test", help="train, validation or test (default)")
     command.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from electra_tutorial.finetuning import evaluate
+    from electra_tutorial.prediction import evaluate, load_tuned
+    from electra_tutorial.task_files import load_own_rows
     from electra_tutorial.tasks import load_task
 
     splits = ("train", "validation", "test")
     if options.split not in splits:
         raise ValueError(f"Unknown split {options.split!r}: choose one of {', '.join(splits)}.")
-    model, tokenizer = _load_classifier(options.checkpoint)
-    task = load_task(options.task, options.source, options.directory)
-    found = evaluate(model, tokenizer, getattr(task, options.split), task.label_names)
-    low, high = found.metrics["accuracy_interval"]
+    model: Any
+    model, tokenizer = load_tuned(options.checkpoint)
+    if options.file is not None:
+        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        rows = load_own_rows(options.file, names, **_columns(options))
+    else:
+        task = load_task(options.task, options.source, options.directory)
+        names, rows = list(task.label_names), getattr(task, options.split)
+    found = evaluate(model, tokenizer, rows, names, **_reading(options.checkpoint))
     print(found.report)
-    print(f"accuracy {found.metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+    for name, value in found.metrics.items():
+        if f"{name}_interval" in found.metrics:
+            low, high = found.metrics[f"{name}_interval"]
+            print(f"{name} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}")
     return 0
 
 
+def _reading(checkpoint: str) -> dict[str, int]:
+    """How a model read in training, max_length and window_overlap, if its folder says so."""
+    kept = Path(checkpoint) / "fine_tuning.json"
+    if not kept.is_file():
+        return {}
+    config = json.loads(kept.read_text(encoding="utf-8"))["config"]
+    return {name: config[name] for name in ("max_length", "window_overlap") if name in config}
+
+
 def _add_predict(commands: Commands) -> None:
-    command = commands.add_parser("predict", help="classify texts")
+    command = commands.add_parser(
+        "predict",
+        help="classify texts, find names in them, or answer questions",
+        description="Say what a fine-tuned model makes of each TEXT: its class and probability, "
+        "the names in it, or, of a question, the answer that the text after --context gives.",
+    )
     command.add_argument("--checkpoint", required=True, metavar="DIR", help="written by finetune")
+    command.add_argument("--context", metavar="TEXT", help="where the answers to questions stand")
     command.add_argument("texts", nargs="*", metavar="TEXT", help="default: lines of the input")
     command.set_defaults(run=_predict)
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from electra_tutorial.finetuning import predict
+    from electra_tutorial.heads import HEADS, head_of
+    from electra_tutorial.prediction import answer_questions, label_words, load_tuned, predict
 
     texts = options.texts or [line.strip() for line in sys.stdin if line.strip()]
     if not texts:
         raise ValueError("There is no text: give one as an argument, or lines on the input.")
-    model, tokenizer = _load_classifier(options.checkpoint)
-    for text, answer in zip(texts, predict(model, tokenizer, texts), strict=True):
-        print(f"{answer.label}\t{answer.probability:.3f}\t{text}")
-    return 0
-
-
-def _load_classifier(checkpoint: str) -> tuple[Any, Any]:
-    from transformers import ElectraForSequenceClassification
-
-    from electra_tutorial.finetuning import find_checkpoint, load_pretrained
-    from electra_tutorial.tokenization import load_tokenizer
-
-    source = find_checkpoint(checkpoint)
-    model, new = load_pretrained(ElectraForSequenceClassification, source)
-    if new:
+    model, tokenizer = load_tuned(options.checkpoint)
+    reading = _reading(options.checkpoint)
+    length = reading.get("max_length")
+    kind = next(name for name, head in HEADS.items() if head is head_of(model))
+    if (kind == "question-answering") != (options.context is not None):
         raise ValueError(
-            f"{checkpoint} has no classifier in it: name a folder that `finetune` wrote."
+            f"{options.checkpoint} is a model for {kind}: --context is for question-answering, "
+            "and needed there."
         )
-    return model, load_tokenizer(source)
+    if kind == "classification":
+        said = [
+            f"{answer.label}\t{answer.probability:.3f}"
+            for answer in predict(model, tokenizer, texts, max_length=length)
+        ]
+    elif kind == "token-classification":
+        sentences = [re.findall(WORD, text) for text in texts]
+        said = [
+            "; ".join(f"{n.type} {' '.join(n.words)} {n.probability:.3f}" for n in names) or "none"
+            for names in label_words(model, tokenizer, sentences, max_length=length)
+        ]
+    elif kind == "question-answering":
+        contexts = [options.context] * len(texts)
+        said = [
+            f"{answer.text or 'no answer'}\t{answer.score:.3f}"
+            for answer in answer_questions(model, tokenizer, texts, contexts, **reading)
+        ]
+    else:
+        raise ValueError(
+            f"{options.checkpoint} is a model for {kind}; predict knows classes, names and "
+            "answers: use evaluate."
+        )
+    for answer, text in zip(said, texts, strict=True):
+        print(f"{answer}\t{text}")
+    return 0
 
 
 # --- detect -----------------------------------------------------------------------------------

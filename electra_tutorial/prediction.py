@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from datasets import Dataset
 from scipy.special import softmax
 from seqeval.metrics.sequence_labeling import get_entities
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from electra_tutorial.checkpoints import find_checkpoint, load_pretrained
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import (
     Encoded,
@@ -21,8 +24,9 @@ from electra_tutorial.encoding import (
     encode_words,
     length_of,
 )
-from electra_tutorial.heads import AnyEvaluation, head_of
+from electra_tutorial.heads import HEADS, AnyEvaluation, head_of
 from electra_tutorial.questions import Answer, AnswerEvaluation, find_spans
+from electra_tutorial.tokenization import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,28 @@ class Entity:
     start: int
     end: int
     probability: float
+
+
+def load_tuned(checkpoint: str | Path) -> tuple[PreTrainedModel, Any]:
+    """Load what `fine_tune()` has saved, whatever its head: (model, tokenizer).
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it has no head for a task, or is no ELECTRA.
+    """
+    source = find_checkpoint(checkpoint)
+    classes = {head.model_class.__name__: head.model_class for head in HEADS.values()}
+    try:
+        saved = AutoConfig.from_pretrained(source).architectures or []
+    except (OSError, ValueError):
+        saved = []  # load_pretrained() says why
+    known = [classes[name] for name in saved if name in classes]
+    model, new = load_pretrained(known[0] if known else AutoModel, source)
+    if new or not known:
+        raise ValueError(
+            f"{checkpoint} has no head for a task in it: name a folder that `finetune` wrote."
+        )
+    return model, load_tokenizer(source)
 
 
 @torch.no_grad()

@@ -209,7 +209,7 @@ class Task:
         train, validation, test: the splits. `train` has no rows where the set is not for training.
         label_names: the names of the classes or tags, by number; empty where there are none.
         text_columns: which of the columns hold the texts.
-        source: "builtin", "directory" or "hub".
+        source: "builtin", "directory", "hub", or "file" for the reader's own.
         revision: the commit received from the hub, else a hash of the rows.
         metric: "accuracy", "matthews", "spearman" or "f1".
     """
@@ -275,7 +275,7 @@ def load_task(
     texts = text_names(info.kind, info.text_columns)
     if "validation" not in splits:
         together = info.held_together or texts
-        splits["train"], splits["validation"] = _hold_out(splits["train"], together)
+        splits["train"], splits["validation"] = hold_out(splits["train"], together)
     features = features_of(info.kind, len(texts), info.label_names)
     made = {
         split: Dataset.from_dict({name: rows[name] for name in features}, features=features)
@@ -421,7 +421,7 @@ def _checked(info: TaskInfo, split: str, columns: Mapping[str, Any]) -> dict[str
     return {names.get(column, column): values for column, values in columns.items()}
 
 
-def _hold_out(
+def hold_out(
     rows: Mapping[str, Any], together: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split train into (train, validation): rows whose text has the lowest hash are held out.

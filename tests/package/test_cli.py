@@ -239,6 +239,62 @@ def test_a_classifier_is_evaluated_and_used(
 
 
 @pytest.mark.slow
+def test_texts_of_one_s_own_are_learnt_and_evaluated(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "my.csv"
+    rows = [f"Ferry {i} left at dawn.,{'odd' if i % 2 else 'even'}" for i in range(40)]
+    path.write_text("\n".join(["body,topic", *rows]), encoding="utf-8")
+    columns = "--text-column body --label-column topic"
+    output = tmp_path / "model"
+    line = f"finetune --train {path} {columns} --output {output} --epochs 1 --max-length 16"
+    assert cli.main([*line.split(), "--checkpoint", str(run / "final" / "discriminator")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("my: 36 train, 4 validation, 0 test rows from 'file'")
+    assert said.endswith(f"The model is in {output}.\n")
+    assert cli._reading(str(output)) == {"max_length": 16, "window_overlap": 64}
+    assert cli.main(f"evaluate --data {path} {columns} --checkpoint {output}".split()) == 0
+    said = capsys.readouterr().out
+    assert "even" in said
+    assert "95 % interval" in said
+    assert cli.main(f"evaluate --data {path} --checkpoint {output}".split()) == 2
+    assert "has no column 'text'; it has body, topic" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_names_and_answers_are_printed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["--checkpoint", str(run / "final" / "discriminator")]
+    settings = ["--epochs", "1", "--max-length", "48", "--batch-size", "32", "--output"]
+    for task in ("entities", "passages"):
+        model = tmp_path / task
+        assert cli.main(["finetune", "--task", task, *start, *settings, str(model)]) == 0
+        assert cli.main(["evaluate", "--task", task, "--checkpoint", str(model)]) == 0
+        assert "\nf1 0." in capsys.readouterr().out
+    checkpoint = ["--checkpoint", str(tmp_path / "entities")]
+    assert cli.main(["predict", *checkpoint, "Ada met Bob."]) == 0
+    assert capsys.readouterr().out.endswith("\tAda met Bob.\n")
+    assert cli.main(["predict", *checkpoint, "Ada met Bob.", "--context", "x"]) == 2
+    assert "--context is for question-answering" in capsys.readouterr().err
+    checkpoint = ["--checkpoint", str(tmp_path / "passages")]
+    assert cli.main(["predict", *checkpoint, "Who?", "--context", "Ada met Bob."]) == 0
+    answer, _, question = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert question == "Who?"
+    assert answer == "no answer" or answer in "Ada met Bob."
+    assert cli.main(["predict", *checkpoint, "Who?"]) == 2
+    assert cli.main(["evaluate", "--task", "topics", *checkpoint]) == 2
+    assert "the data has no column question" in capsys.readouterr().err
+
+
+def test_a_task_or_a_file_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("finetune --output x", "finetune --output x --task a --train b"):
+        with pytest.raises(SystemExit):
+            cli.main(line.split())
+        assert "--task" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = str(run / "final" / "discriminator")
     assert cli.main(["detect", "--checkpoint", checkpoint, "Ferry at dawn."]) == 0
@@ -265,11 +321,12 @@ def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]
         ("pretrain --segments absent --output {out} --tokenizer mini", "no segments at absent"),
         ("pretrain --segments absent --output {out}", "--segments needs --tokenizer"),
         ("finetune --task absent --output {out}", "Unknown task 'absent'"),
+        ("finetune --train absent.csv --output {out}", "There is no file absent.csv"),
         ("finetune --task topics --checkpoint absent --output {out}", "no checkpoint at absent"),
         ("finetune --task topics --checkpoint {half} --output {run}", "is there already"),
-        ("evaluate --task topics --checkpoint {half}", "has no classifier in it"),
+        ("evaluate --task topics --checkpoint {half}", "has no head for a task in it"),
         ("evaluate --task topics --checkpoint {half} --split x", "Unknown split 'x'"),
-        ("predict --checkpoint {half} text", "has no classifier in it"),
+        ("predict --checkpoint {half} text", "has no head for a task in it"),
         ("detect --checkpoint absent text", "no checkpoint at absent"),
     ],
 )

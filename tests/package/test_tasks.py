@@ -94,13 +94,13 @@ def test_the_variable_names_the_directory(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_held_out_rows_do_not_depend_on_the_order_of_the_rows() -> None:
     texts = [f"text {i // 2}" for i in range(100)]  # each twice
     columns: dict[str, list[Any]] = {"text": texts, "label": list(range(100))}
-    train, held = tasks._hold_out(columns, ["text"])
-    backwards = tasks._hold_out({key: column[::-1] for key, column in columns.items()}, ["text"])[1]
+    train, held = tasks.hold_out(columns, ["text"])
+    backwards = tasks.hold_out({key: column[::-1] for key, column in columns.items()}, ["text"])[1]
     assert sorted(held["label"]) == sorted(backwards["label"])
     assert len(held["text"]) == 10
     assert not set(held["text"]) & set(train["text"])
     with pytest.raises(ValueError, match="single text"):
-        tasks._hold_out({"text": ["a", "a"], "label": [0, 1]}, ["text"])
+        tasks.hold_out({"text": ["a", "a"], "label": [0, 1]}, ["text"])
 
 
 def test_pairs_have_a_second_text_column(monkeypatch: pytest.MonkeyPatch) -> None:
