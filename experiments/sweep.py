@@ -83,15 +83,16 @@ class Scale:
 
 SCALES = {
     # Small enough for a hundred runs in a few hours of one core. Departs from the paper where
-    # random embeddings would learn nothing in that time.
+    # random embeddings would learn nothing in that time. Segments are short: after 0.46 million tokens the
+    # AUC was 0.66 in segments of 16 tokens and 0.60 in segments of 32, with all else equal.
     "cpu": Scale(
         base=PretrainingConfig(
             size="nano",
-            steps=1_000,
-            batch_size=32,
-            sequence_length=32,
+            steps=1_500,
+            batch_size=64,
+            sequence_length=16,
             learning_rate=1e-3,
-            warmup_steps=50,
+            warmup_steps=75,
             generator_fraction=0.25,
             dropout=0.0,
             initializer_range=0.06,
@@ -101,8 +102,8 @@ SCALES = {
         ),
         vocab_size=4_096,
         shards=1,
-        held_out=512,
-        rows=(500, 2_000),
+        held_out=1_024,
+        rows=(500, 4_000),
         points=3,
         threads=1,
     ),
