@@ -430,8 +430,13 @@ def _add_predict(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from electra_tutorial.heads import HEADS, head_of
-    from electra_tutorial.prediction import answer_questions, label_words, load_tuned, predict
+    from electra_tutorial.prediction import (
+        answer_questions,
+        kind_of,
+        label_words,
+        load_tuned,
+        predict,
+    )
 
     texts = options.texts or [line.strip() for line in sys.stdin if line.strip()]
     if not texts:
@@ -439,7 +444,7 @@ def _predict(options: argparse.Namespace) -> int:
     model, tokenizer = load_tuned(options.checkpoint)
     reading = _reading(options.checkpoint)
     length = reading.get("max_length")
-    kind = next(name for name, head in HEADS.items() if head is head_of(model))
+    kind = kind_of(model)
     if (kind == "question-answering") != (options.context is not None):
         raise ValueError(
             f"{options.checkpoint} is a model for {kind}: --context is for question-answering, "

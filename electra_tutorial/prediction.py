@@ -166,8 +166,9 @@ def predict(
 
     Raises:
         TypeError: if `texts` is one string instead of several, or holds something else.
-        ValueError: if a text is empty.
+        ValueError: if the model is no classifier, or a text is empty.
     """
+    _require("classification", model, "predict()")
     if isinstance(texts, str):
         raise TypeError("predict() needs several texts, not one string: put it into a list.")
     model_config: Any = model.config
@@ -203,8 +204,10 @@ def label_words(
 
     Raises:
         TypeError: if a sentence is one string instead of a list of words.
-        ValueError: if there is no sentence, or one has no word or an empty one.
+        ValueError: if the model labels no words, there is no sentence, or one has no word or an
+            empty one.
     """
+    _require("token-classification", model, "label_words()")
     if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
         raise TypeError("label_words() needs sentences that are lists of words: split them.")
     rows = [list(words) for words in sentences]
@@ -252,8 +255,10 @@ def answer_questions(
 
     Raises:
         TypeError: if an argument is one string instead of several, or holds something else.
-        ValueError: if there are not as many contexts as questions, or a string is empty.
+        ValueError: if the model answers no questions, there are not as many contexts as questions,
+            or a string is empty.
     """
+    _require("question-answering", model, "answer_questions()")
     if isinstance(questions, str) or isinstance(contexts, str):
         raise TypeError(
             "answer_questions() needs several questions and contexts, not one string: put each "
@@ -280,6 +285,19 @@ def answer_questions(
         Answer.of(best, score, threshold)
         for best, score in zip(spans, scores.tolist(), strict=True)
     ]
+
+
+def kind_of(model: Any) -> str:
+    """The kind of task that a model was fine-tuned for, a key of `HEADS`."""
+    return next(kind for kind, head in HEADS.items() if head is head_of(model))
+
+
+def _require(kind: str, model: Any, function: str) -> None:
+    if kind_of(model) != kind:
+        raise ValueError(
+            f"{function} is for models for {kind}; this one is for {kind_of(model)}: use predict() "
+            "for classes, label_words() for names, answer_questions() for answers, else evaluate()."
+        )
 
 
 def default_length(model_config: Any) -> int:

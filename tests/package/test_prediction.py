@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import ElectraForTokenClassification
+from transformers import (
+    ElectraForMultipleChoice,
+    ElectraForQuestionAnswering,
+    ElectraForTokenClassification,
+)
 
-from electra_tutorial.prediction import Entity, label_words
+from electra_tutorial.prediction import Entity, answer_questions, label_words, load_tuned, predict
 from electra_tutorial.tokenization import load_tokenizer
 
 WORDS = ["ada", "ba", "##bb", "##age", "met", "in", "paris", "rome", "bob", "was", "late", "."]
@@ -58,3 +62,31 @@ def test_sentences_that_are_not_lists_of_words_are_refused(tagger: Path) -> None
     for bad in ([], [[]], [["Ada", " "]]):
         with pytest.raises(ValueError, match="at least one word in each, and no empty word"):
             label_words(model, tokenizer, bad)
+
+
+def test_each_function_says_which_model_it_needs(tagger: Path) -> None:
+    model, tokenizer = Tagger.from_pretrained(tagger), load_tokenizer(tagger)
+    with pytest.raises(
+        ValueError, match="for classification; this one is for token-classification"
+    ):
+        predict(model, tokenizer, ["Ada"])
+    with pytest.raises(
+        ValueError, match=r"answer_questions\(\) is for models for question-answering"
+    ):
+        answer_questions(model, tokenizer, ["Who?"], ["Ada."])
+
+
+def test_a_saved_model_comes_back_with_its_head(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name, model_class in (
+        ("tags", ElectraForTokenClassification),
+        ("answers", ElectraForQuestionAnswering),
+        ("choices", ElectraForMultipleChoice),
+    ):
+        model, _ = load_tuned(make_checkpoint(tmp_path / name, WORDS, model_class))
+        assert type(model) is model_class
+    with pytest.raises(ValueError, match="has no head for a task in it"):
+        load_tuned(make_checkpoint(tmp_path / "discriminator", WORDS))
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_tuned(tmp_path / "absent")
