@@ -120,7 +120,8 @@ class PretrainingConfig:
     times linear decay, as in the official code; false: the decay begins after the warm-up.
     ``attention`` is ``"sdpa"``, ``"eager"`` or ``"auto"``: the one measured faster (see
     :func:`electra_tutorial.training.choose_attention`). ``compile`` runs the encoders through
-    ``torch.compile``.
+    ``torch.compile``. ``onednn`` gives the float32 products on a CPU to oneDNN, which is twice as
+    fast on some (see :mod:`electra_tutorial.products`, which measures it).
     """
 
     size: str = "small"
@@ -149,6 +150,7 @@ class PretrainingConfig:
     precision: str = "fp32"
     attention: str = "auto"
     compile: bool = False
+    onednn: bool = False
     seed: int = 0
     log_every: int = 100
     evaluate_every: int = 1_000

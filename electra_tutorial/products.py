@@ -62,14 +62,17 @@ class OneDnnLinear(nn.Linear):
         return super().forward(input)
 
 
+def onednn_is_there() -> bool:
+    """Whether this PyTorch can multiply with oneDNN."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def onednn_advantage() -> float:
     """How many times as fast as PyTorch's default oneDNN multiplies here; 0 if it is absent.
 
     Takes some milliseconds: the shapes are those of ELECTRA-Small's feed-forward layer.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    ):
+    if not onednn_is_there():
         return 0.0
     x, weight = torch.ones(1024, 256), torch.ones(1024, 256)
 
@@ -90,11 +93,16 @@ def use_faster_products(model: nn.Module, force: bool = False) -> bool:
 
     Args:
         model: changed in place.
-        force: switch without measuring.
+        force: switch without measuring, so that a run does not depend on a clock.
 
     Returns:
         Whether the layers were switched.
+
+    Raises:
+        ValueError: if it is forced where this PyTorch has no oneDNN.
     """
+    if force and not onednn_is_there():
+        raise ValueError("this PyTorch was built without oneDNN: leave the setting onednn off.")
     if not force and onednn_advantage() < ADVANTAGE:
         return False
     for layer in model.modules():

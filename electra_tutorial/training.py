@@ -66,6 +66,7 @@ from electra_tutorial.objectives import get_objective
 from electra_tutorial.optimization import build_optimizer, set_learning_rate
 from electra_tutorial.optimization import learning_rate_factor as learning_rate_factor
 from electra_tutorial.optimization import parameter_groups as parameter_groups
+from electra_tutorial.products import use_faster_products
 from electra_tutorial.run_log import Meter, RunLog, Sums, check_trackers, memory_figures, read_log
 from electra_tutorial.stopping import SIGNALS, StopRequest
 
@@ -156,8 +157,10 @@ def model_of_checkpoint(folder: str | Path, vocab_size: int) -> ElectraForJointP
 
 
 def prepare_encoders(model: Any, config: PretrainingConfig, device: torch.device) -> None:
-    """Choose the attention of both halves and, on request, compile their encoders."""
+    """Choose the attention of both halves and, on request, how they are computed."""
     attention = choose_attention(config.attention, device, config.precision)
+    if config.onednn:
+        use_faster_products(model, force=True)
     for half in (model.generator, model.discriminator):
         if half is not None:
             half.set_attn_implementation(attention)

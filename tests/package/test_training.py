@@ -18,6 +18,7 @@ from electra_tutorial import resuming
 from electra_tutorial.config import PretrainingConfig
 from electra_tutorial.corpora import Segments
 from electra_tutorial.modeling import ElectraForJointPreTraining
+from electra_tutorial.products import OneDnnLinear, onednn_is_there
 from electra_tutorial.run_log import CLOCK_FIELDS
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import (
@@ -420,13 +421,19 @@ def test_attention_is_chosen_for_the_machine(segments, tokenizer, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_encoders_give_the_same_losses(segments, tokenizer, tmp_path):
+@pytest.mark.parametrize("way", ["compile", "onednn"])
+def test_other_ways_to_compute_give_the_same_losses(way, segments, tokenizer, tmp_path):
+    if way == "onednn" and not onednn_is_there():
+        with pytest.raises(ValueError, match="without oneDNN"):
+            pretrain(replace(CONFIG, onednn=True), segments, tokenizer, tmp_path, save=False)
+        return
     config = replace(CONFIG, dropout=0.0, steps=2, log_every=1)
-    plain, compiled = (
-        pretrain(replace(config, compile=on), segments, tokenizer, tmp_path, save=False)
+    plain, other = (
+        pretrain(replace(config, **{way: on}), segments, tokenizer, tmp_path, save=False)
         for on in (False, True)
     )
-    losses = [[entry["loss"] for entry in run.log[1:]] for run in (plain, compiled)]
+    assert way != "onednn" or OneDnnLinear in map(type, other.model.modules())
+    losses = [[entry["loss"] for entry in run.log[1:]] for run in (plain, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
