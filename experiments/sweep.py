@@ -83,8 +83,8 @@ class Scale:
 
 SCALES = {
     # Small enough for a hundred runs in a few hours of one core. Departs from the paper where
-    # random embeddings would learn nothing in that time. Segments are short: after 0.46 million tokens the
-    # AUC was 0.66 in segments of 16 tokens and 0.60 in segments of 32, with all else equal.
+    # random embeddings would learn nothing in that time. Segments are short: after 0.46 million
+    # tokens the AUC was 0.66 in segments of 16 tokens and 0.60 in segments of 32.
     "cpu": Scale(
         base=PretrainingConfig(
             size="nano",
@@ -247,11 +247,7 @@ def run(config: PretrainingConfig, folder: Path, scale: Scale, fine_tune: bool) 
     points: list[dict[str, Any]] = []
 
     def judge(entry: dict[str, Any]) -> None:
-        before = points[-1] if points else {"tokens": 0, "train_seconds": 0.0}
-        seconds = before["train_seconds"]  # evaluations do not count
-        if entry["step"]:
-            seconds += (entry["tokens"] - before["tokens"]) / entry["tokens_per_second"]
-        point = entry | {"train_seconds": seconds, "flops": cost.step * entry["step"]}
+        point = entry | {"flops": cost.step * entry["step"]}
         if fine_tune:
             encoder = model.discriminator.electra
             point["accuracy"] = fine_tuned_accuracy(encoder, rows, config.seed, config.precision)
@@ -327,12 +323,11 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def first_reached(curves: dict[str, Any], level: float) -> list[dict[str, float] | None]:
     """Where each seed was first judged at this AUC or above: step and seconds; None for never."""
     reached: list[dict[str, float] | None] = []
-    for seconds, values in zip(curves["seconds"], curves["fixed_auc"], strict=True):
+    for values in curves["fixed_auc"]:
         places = [place for place, value in enumerate(values) if value >= level]
         place = places[0] if places else None
-        reached.append(
-            None if place is None else {"step": curves["step"][place], "seconds": seconds[place]}
-        )
+        at = {} if place is None else {key: curves[key][place] for key in ("step", "seconds")}
+        reached.append(at or None)
     return reached
 
 
@@ -342,7 +337,9 @@ def analyse(
     """Final figures of every arm and their paired differences from the reference; the curves.
 
     The runs of one seed read the same text in the same order, so that arms are compared seed by
-    seed. Intervals say what other seeds would give, not other texts or labelled rows.
+    seed. Intervals say what other seeds would give, not other texts or labelled rows. The clock of
+    an arm runs at the speed of the fastest stretch among runs with the same operations, so that
+    other work on the machine does not count. A start from co-occurrence begins with the seconds that its statistics took.
     """
     results: dict[str, Any] = {"reference": reference, "arms": {}}
     curves: dict[str, Any] = {}
@@ -364,9 +361,17 @@ def analyse(
         curves[arm] = {
             key: [p[key] for p in first["points"]] for key in ("step", "tokens", "flops")
         }
+        alike = [
+            one
+            for arms in runs.values()
+            for one in arms
+            if one["flops_per_step"] == first["flops_per_step"]
+        ]
+        speeds = [p["tokens_per_second"] for one in alike for p in one["points"][1:]]
         start = facts["cooccurrence_seconds"] * (first["config"]["embeddings"] == "cooccurrence")
+        entry["tokens_per_second"] = max(speeds)
         curves[arm]["seconds"] = [
-            [round(start + p["train_seconds"], 2) for p in one["points"]] for one in seeds
+            round(start + tokens / max(speeds), 2) for tokens in curves[arm]["tokens"]
         ]
         for name in METRICS:
             if any(point.get(name) is None for point in last):

@@ -72,12 +72,13 @@ def test_the_interval_is_students(sweep: Any) -> None:
 
 
 def _made(config: Any, auc: float | None) -> dict[str, Any]:
-    point = {"step": 8, "tokens": 80, "flops": 1.0, "train_seconds": 2.0, "fixed_auc": auc}
+    point = {"step": 8, "tokens": 80, "flops": 1.0, "tokens_per_second": 40.0, "fixed_auc": auc}
+    start = point | {"step": 0, "tokens": 0, "flops": 0.0, "fixed_auc": auc and 0.5}
     return {
         "config": asdict(config),
         "parameters": 5,
         "flops_per_step": {"generator": 1.0, "kept": 2.0},
-        "points": [point],
+        "points": [start, point],
     }
 
 
@@ -96,7 +97,7 @@ def test_arms_are_compared_seed_by_seed(sweep: Any) -> None:
     assert "fixed_auc" not in results["arms"]["mlm"]
     assert results["arms"]["50"]["reached"]["0.7"] == [None, {"step": 8, "seconds": 6.0}]
     # the statistics of the text are part of what a start from them costs
-    assert curves["50"]["seconds"] == [[6.0], [6.0]]
+    assert curves["50"]["seconds"] == [4.0, 6.0]
 
 
 def test_a_run_without_labelled_rows_does_not_count_where_they_are_asked(
