@@ -339,7 +339,8 @@ def analyse(
     The runs of one seed read the same text in the same order, so that arms are compared seed by
     seed. Intervals say what other seeds would give, not other texts or labelled rows. The clock of
     an arm runs at the speed of the fastest stretch among runs with the same operations, so that
-    other work on the machine does not count. A start from co-occurrence begins with the seconds that its statistics took.
+    other work on the machine does not count. A start from co-occurrence begins with the seconds
+    that its statistics took.
     """
     results: dict[str, Any] = {"reference": reference, "arms": {}}
     curves: dict[str, Any] = {}
