@@ -134,7 +134,7 @@ def training_step() -> str:
     arms = {
         "ours": "as it stands",
         "ours_onednn": "linear layers in oneDNN",
-        "ours_onednn_two_parts": "the same in two micro-batches",
+        "ours_onednn_four_parts": "the same in four micro-batches",
         "ours_compiled": "with `torch.compile`",
     }
     rows = []
