@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from common import Machine, OurStep, first_call, interleave, peak_memory_mb
+from common import Machine, OurStep, first_call, interleave
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -122,7 +122,6 @@ def main() -> None:
         "default_product_flops_per_second": machine.multiply_flops / min(taken["default_product"]),
         "bandwidth_bytes_per_second": machine.copy_bytes / min(taken["copy"]),
         "share_of_peak_on_the_roofline": flops / peak / bounds["roofline_seconds"],
-        "peak_memory_mb": peak_memory_mb(device),
         **bounds,
         "steps": {name: reached(taken, name, flops, config, machine) for name in steps},
     }
