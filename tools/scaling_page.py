@@ -261,7 +261,10 @@ def grid() -> str:
     ]
     text = table(head, rows) + "\n"
     if any(row[0].endswith("*") for row in rows):
-        text += "\\* Another program used the machine meanwhile: compare the last column only.\n\n"
+        text += (
+            "\\* Matrix products were slower then: other programs, or the processes, shared the "
+            "cores. Compare the last column only.\n\n"
+        )
     return text + provenance(run)
 
 
