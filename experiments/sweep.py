@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from quality import LabelledRows, fine_tuned_accuracy, prepare_rows
+from quality import SETTINGS, LabelledRows, fine_tuned_accuracy, prepare_rows
 from scipy import stats
 
 from electra_tutorial import recorded
@@ -103,7 +103,7 @@ SCALES = {
         vocab_size=4_096,
         shards=1,
         held_out=1_024,
-        rows=(500, 4_000),
+        rows=(1_000, 4_000),
         points=3,
         threads=1,
     ),
@@ -221,12 +221,12 @@ def run_file(folder: Path, config: PretrainingConfig) -> Path:
 
 
 def read_run(folder: Path, config: PretrainingConfig, fine_tune: bool) -> dict[str, Any] | None:
-    """The run with these settings; None if it was not made, or not judged on labelled rows."""
+    """The run with these settings; None if it was not made, or not judged on labelled rows so."""
     path = run_file(folder, config)
     if not path.is_file():
         return None
     made: dict[str, Any] = json.loads(path.read_text())
-    return None if fine_tune and "accuracy" not in made["points"][-1] else made
+    return made if not fine_tune or made["fine_tuning"] == SETTINGS else None
 
 
 def run(config: PretrainingConfig, folder: Path, scale: Scale, fine_tune: bool) -> dict[str, Any]:
@@ -273,6 +273,7 @@ def run(config: PretrainingConfig, folder: Path, scale: Scale, fine_tune: bool) 
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops_per_step": {"generator": cost.generator, "kept": cost.main},
         "wall_seconds": time.perf_counter() - started,
+        "fine_tuning": SETTINGS if fine_tune else None,
         "points": points,
     }
     path = run_file(folder, config)
@@ -427,6 +428,7 @@ def main(experiment: Experiment, description: str) -> None:
     results |= {
         "scale": options.scale,
         "base": asdict(scale.base),
+        "fine_tuning": SETTINGS if experiment.fine_tune else None,
         "code_versions_of_runs": sorted({one["code_version"] for one in everything}),
         "facts": {key: value for key, value in facts.items() if key not in ("files", "labelled")},
     }

@@ -78,6 +78,7 @@ def _made(config: Any, auc: float | None) -> dict[str, Any]:
         "config": asdict(config),
         "parameters": 5,
         "flops_per_step": {"generator": 1.0, "kept": 2.0},
+        "fine_tuning": None,
         "points": [start, point],
     }
 
