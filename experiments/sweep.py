@@ -436,7 +436,7 @@ def main(experiment: Experiment, description: str) -> None:
     recorded.write(
         name,
         seeds=range(options.seeds),
-        data=facts["files"] | {"labelled": facts["labelled"]},
+        data=facts["files"] | ({"labelled": facts["labelled"]} if experiment.fine_tune else {}),
         seconds=sum(one["wall_seconds"] for one in everything),
         results=results,
         curves=curves,
