@@ -25,9 +25,11 @@ EPOCHS = 6
 BATCH = 25
 LEARNING_RATE = 1e-3
 SETTINGS = {"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": LEARNING_RATE}
-"""How the labelled rows are learnt. A first setting (three epochs on 500 rows) was given up when two
-pre-trained networks had reached 0.40 with it; this one was chosen on networks without any
-pre-training."""
+"""How the labelled rows are learnt.
+
+A first setting (three epochs on 500 rows) was given up when two pre-trained networks had reached
+0.40 with it; this one was chosen on networks without any pre-training.
+"""
 
 
 @dataclass(frozen=True)
