@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from electra_tutorial.stopping import StopRequest
+
+
+@pytest.fixture(autouse=True)
+def usual_handler() -> Iterator[None]:
+    """As in a program that a terminal started: a background job begins with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
