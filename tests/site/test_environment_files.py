@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -61,9 +62,10 @@ def test_the_package_asks_for_lower_bounds_only(project: dict[str, Any]) -> None
 
 @pytest.mark.skipif(not PINNED, reason="only `make` says that the environment is the pinned one")
 def test_the_running_environment_is_the_pinned_one(pins: dict[str, str]) -> None:
+    # Whoever imports setuptools gets its own copies of packages into sys.path; torch.compile does.
     installed = {
         canonicalize_name(found.metadata["Name"]): found.version.partition("+")[0]
-        for found in importlib.metadata.distributions()
+        for found in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
     }
     differing = {
         name: (version, installed.get(name))
