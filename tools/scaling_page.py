@@ -29,7 +29,8 @@ DISTURBED = 1.3  # a matrix product that much slower than the fastest: the machi
 PAPER_DAYS = 4  # Small on one V100, table 1 of the paper
 STYLE = """
 .calculator { display: grid; grid-template-columns: fit-content(16rem) minmax(8rem, 12rem);
-  gap: 0.5rem 1rem; align-items: center; margin: 1rem 0; padding: 1rem; border: 1px solid var(--book-rule);
+  gap: 0.5rem 1rem; align-items: center; margin: 1rem 0; padding: 1rem;
+  border: 1px solid var(--book-rule);
   border-radius: 6px; background: var(--book-cell); }
 .calculator input, .calculator select { padding: 0.3rem 0.5rem; color: var(--pst-color-text-base);
   background: var(--book-output); border: 1px solid var(--pst-color-text-muted);
