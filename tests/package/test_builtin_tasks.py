@@ -47,7 +47,7 @@ class Expected:
 SETS = {
     "topics": Expected(
         labels=("World", "Sports", "Business", "Sci/Tech"),
-        per_class={"train": 36, "validation": 8, "test": 16},
+        per_class={"train": 72, "validation": 16, "test": 32},
         words=(12, 60),
         best_word=0.35,
         openings=3,
