@@ -76,7 +76,7 @@ result = training.pretrain(
     config, segments, tokenizer, folder, held_out=segments.take(slice(0, 8)),
     resume=options.get("resume", False), callback=callback, save=options.get("save", True),
 )
-print("stopped by", result.stopped_by)
+sys.stdout.write(f"stopped by {result.stopped_by}\\n")  # whole, where two processes write at once
 training.PartialState().destroy_process_group()
 """
 
