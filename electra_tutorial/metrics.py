@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -210,23 +211,18 @@ def entity_metrics(labels: Tags, predictions: Tags) -> dict[str, Any]:
             "predictions; give as many of both, at least one, with one tag a word."
         )
     known, called = [list(row) for row in labels], [list(row) for row in predictions]
-    counts = np.array([_entity_counts(*pair) for pair in zip(known, called, strict=True)])
+    counts = _all_entity_counts(known, called)
     table = {}
     if counts.any():  # seqeval averages over the types that it finds
         table = seqeval_metrics.classification_report(
             known, called, output_dict=True, zero_division=0
         )
-
-    def f1(kept: np.ndarray, _: np.ndarray) -> float:
-        right, real, found = kept.sum(axis=0)
-        return float(2 * right / (real + found)) if real + found else 0.0
-
     overall = table.get("micro avg", {"precision": 0.0, "recall": 0.0, "f1-score": 0.0})
     return {
         "precision": float(overall["precision"]),
         "recall": float(overall["recall"]),
         "f1": float(overall["f1-score"]),
-        "f1_interval": bootstrap_interval(f1, counts, counts),
+        "f1_interval": bootstrap_interval(_f1_of_counts, counts, counts),
         "accuracy": float(seqeval_metrics.accuracy_score(known, called)),
         "per_label": {
             name: {
@@ -247,10 +243,27 @@ def entity_report(labels: Tags, predictions: Tags, digits: int = 2) -> str:
     return str(seqeval_metrics.classification_report(known, called, digits=digits, zero_division=0))
 
 
-def _entity_counts(known: list[str], called: list[str]) -> tuple[int, int, int]:
+def entity_f1(labels: Tags, predictions: Tags) -> float:
+    """F1 of whole entities alone, as `entity_metrics()` counts it; 0 without any entity."""
+    return _f1_of_counts(_all_entity_counts(labels, predictions))
+
+
+def _f1_of_counts(counts: np.ndarray, _: np.ndarray | None = None) -> float:
+    right, real, found = counts.sum(axis=0)
+    return float(2 * right / (real + found)) if real + found else 0.0
+
+
+def _all_entity_counts(labels: Tags, predictions: Tags) -> np.ndarray:
+    pairs = zip(labels, predictions, strict=True)
+    counts = [_entity_counts(tuple(known), tuple(called)) for known, called in pairs]
+    return np.array(counts, dtype=np.int64).reshape(-1, 3)
+
+
+@lru_cache(maxsize=16_384)  # a bootstrap asks for the same sentences a thousand times
+def _entity_counts(known: tuple[str, ...], called: tuple[str, ...]) -> tuple[int, int, int]:
     """Entities of one sentence: found rightly, there, found."""
-    real = set(seqeval_metrics.sequence_labeling.get_entities(known))
-    found = set(seqeval_metrics.sequence_labeling.get_entities(called))
+    real = set(seqeval_metrics.sequence_labeling.get_entities(list(known)))
+    found = set(seqeval_metrics.sequence_labeling.get_entities(list(called)))
     return len(real & found), len(real), len(found)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -19,6 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:  # a figure needs neither PyTorch nor transformers
+    from electra_tutorial.breakdowns import Calibration
 
 # Okabe and Ito's palette, distinct under the common colour blindnesses, without its yellow, which
 # vanishes on white.
@@ -208,6 +211,42 @@ def matrix(
         axes.set_xticks(range(len(column_names)), column_names, rotation=60 if turned else 0)
         axes.set_yticks(range(len(row_names)), row_names)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return figure
+
+
+def reliability(calibration: Calibration) -> Figure:
+    """How often a classifier is right over how sure it was; on the diagonal it can be believed.
+
+    One point for each bin of `breakdowns.calibration()`; beside it the number of its items, which
+    its area follows.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.6))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], "--", color="#555555", linewidth=1.5, label="as right as sure")
+        error = f"bins, expected calibration error {calibration.expected_error:.3f}"
+        axes.plot(calibration.confidence, calibration.accuracy, color=PALETTE[0], linewidth=1)
+        area = 30 + 300 * calibration.count / calibration.count.sum()
+        axes.scatter(calibration.confidence, calibration.accuracy, area, PALETTE[0], label=error)
+        for sure, right, count in zip(
+            calibration.confidence, calibration.accuracy, calibration.count, strict=True
+        ):
+            # Below the diagonal there is room on the right, above it on the left.
+            left = right > sure
+            axes.annotate(
+                f"{count:,}",
+                (sure, right),
+                xytext=(-10 if left else 10, 4 if left else -10),
+                textcoords="offset points",
+                ha="right" if left else "left",
+            )
+        axes.set(
+            xlabel="probability of the class that was called",
+            ylabel="share that was right",
+            xlim=(0, 1.05),
+            ylim=(-0.03, 1.05),
+        )
+        axes.legend(loc="upper left", markerscale=0.5)
     return figure
 
 

@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 
 from electra_tutorial import plotting
+from electra_tutorial.breakdowns import Calibration
+
+CALIBRATION = Calibration(np.array([0.4, 0.8]), np.array([0.5, 0.7]), np.array([10, 30]), 0.1)
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def figures() -> dict[str, Figure]:
             ylabel="F1",
         ),
         "matrix": plotting.matrix([[1, 0], [3, 4]], ["a", "b"], ["c", "d"], digits=0),
+        "reliability": plotting.reliability(CALIBRATION),
         "token_heatmap": plotting.token_heatmap(
             list("thirteentoken"), np.full((2, 13), 0.5), ["before", "after"], marked=[2, 12]
         ),
@@ -46,7 +50,9 @@ def figures() -> dict[str, Figure]:
     }
 
 
-@pytest.mark.parametrize("name", ["curves", "bars", "matrix", "token_heatmap", "roofline"])
+@pytest.mark.parametrize(
+    "name", ["curves", "bars", "matrix", "reliability", "token_heatmap", "roofline"]
+)
 def test_show_displays_a_white_png_with_alt_text(name: str, displayed: list[Image]) -> None:
     plotting.show(figures()[name], f"A figure\n  called {name}.")
     data, metadata = displayed[0]._repr_png_()
@@ -114,6 +120,17 @@ def test_use_style_sets_a_white_background() -> None:
         plotting.use_style()
         assert matplotlib.rcParams["figure.facecolor"] == "white"
         assert matplotlib.rcParams["font.size"] >= 12
+
+
+def test_reliability_draws_each_bin_with_its_count() -> None:
+    axes = plotting.reliability(CALIBRATION).axes[0]
+    points = axes.collections[0]
+    assert points.get_offsets().tolist() == [[0.4, 0.5], [0.8, 0.7]]
+    small, large = points.get_sizes()
+    assert small < large
+    assert [text.get_text() for text in axes.texts] == ["10", "30"]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "bins, expected calibration error 0.100" in labels
 
 
 def test_a_roofline_is_flat_where_computing_limits() -> None:
