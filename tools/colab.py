@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 def main() -> int:
     before = versions()
     install = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, str(ROOT)], check=True)
+    subprocess.run([*install, f"{ROOT}[chapters]"], check=True)
     subprocess.run([*install, *TO_RUN_NOTEBOOKS], check=True)
     after = versions()
     for name, version in before.items():
