@@ -29,6 +29,7 @@ EXPERIMENT = Experiment(
     name="generator_size",
     arms=arms,
     reference="0.25",
+    seeds=3,
 )
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ EXPERIMENT = Experiment(
     name="mask_rate",
     arms=arms,
     reference="0.15",
+    seeds=3,
 )
 
 if __name__ == "__main__":

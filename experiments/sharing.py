@@ -27,6 +27,7 @@ EXPERIMENT = Experiment(
     name="sharing",
     arms=arms,
     reference="none",
+    seeds=3,
 )
 
 if __name__ == "__main__":
