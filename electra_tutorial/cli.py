@@ -345,6 +345,11 @@ def _add_finetune(commands: Commands) -> None:
     command.add_argument(
         "--from-scratch", action="store_true", help="start from random weights of the same shape"
     )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run for OUTPUT, after its last whole epoch",
+    )
     _add_settings(command, FineTuningConfig)
     command.set_defaults(run=_finetune)
 
@@ -366,6 +371,7 @@ def _finetune(options: argparse.Namespace) -> int:
         options.output,
         options.from_scratch,
         show_progress=sys.stderr.isatty(),
+        resume=options.resume,
     )
     for row in result.history:
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))

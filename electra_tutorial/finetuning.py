@@ -8,6 +8,7 @@ learning_rate * decay: the code counts one level too many and gives it decay squ
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -33,7 +34,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from electra_tutorial import environment
+from electra_tutorial import environment, resuming
 from electra_tutorial.checkpoints import find_checkpoint, load_pretrained, quiet
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import LengthGroupedBatches, collate, length_of
@@ -73,6 +74,16 @@ class FineTuningResult:
     seconds: float
 
 
+@dataclass
+class _Best:
+    """The best epoch so far; a resumed run has not seen its evaluation."""
+
+    score: tuple[float, float]
+    epoch: int
+    weights: dict[str, Tensor]
+    validation: AnyEvaluation | None = None
+
+
 def fine_tune(
     checkpoint: str | Path,
     task: Task,
@@ -83,6 +94,7 @@ def fine_tune(
     device: str | None = None,
     precision: str | None = None,
     show_progress: bool = False,
+    resume: bool = False,
 ) -> FineTuningResult:
     """Train a model for `task` and keep the epoch that is best on its validation split.
 
@@ -95,6 +107,10 @@ def fine_tune(
     The best epoch has the highest value of the task's metric; among equals, the lowest loss. The
     run seeds every random generator with `config.seed`, so that it gives the same result again.
 
+    With an output_dir, each epoch ends with a checkpoint in <output_dir>.epochs, a folder beside
+    it that goes away when the model is there. A run that was interrupted goes on from it with
+    `resume`: in one process on a CPU to the same numbers, bit for bit.
+
     Args:
         checkpoint: "mini" (bundled), a folder, or a hub id.
         task: from `load_task()`.
@@ -103,12 +119,15 @@ def fine_tune(
         from_scratch: start from random weights of the same shape, to see what pre-training gives.
         device, precision: as in `environment.plan()`, which chooses where they are not given.
         show_progress: draw a bar.
+        resume: go on with the run that was to write output_dir, after its last whole epoch.
 
     Raises:
         TypeError: for arguments of the wrong type.
         ValueError: if the checkpoint is no ELECTRA, max_length exceeds its positions, a text is
-            empty, a label is out of range, or the set is not for training.
-        FileNotFoundError, FileExistsError: if the checkpoint is not there, or output_dir is.
+            empty, a label is out of range, the set is not for training, or the run to resume had
+            other settings, rows, tokenizer or starting weights.
+        FileNotFoundError: if the checkpoint, or what to resume, is not there.
+        FileExistsError: if output_dir is there, or an unfinished run that is not to be resumed.
     """
     config = FineTuningConfig() if config is None else config
     if not isinstance(task, Task) or not isinstance(config, FineTuningConfig):
@@ -120,11 +139,17 @@ def fine_tune(
         raise ValueError(f"Task {task.name!r} has no rows to train on: it is there to be judged.")
     if output_dir is not None and Path(output_dir).exists():
         raise FileExistsError(f"{output_dir} is there already: remove it or name another folder.")
+    epochs_dir = None if output_dir is None else _epochs_folder(Path(output_dir))
+    if resume and epochs_dir is None:
+        raise ValueError("resume needs the output_dir of the run to go on with: name it.")
+    if epochs_dir is not None and not resume:
+        resuming.refuse_to_overwrite(epochs_dir)
     started = time.perf_counter()
     plan = environment.plan(device, precision)
     environment.seed_everything(config.seed)
     head = HEADS[task.kind]
     model, tokenizer = load_for_tuning(head, checkpoint, task.label_names, config, from_scratch)
+    facts = {} if epochs_dir is None else _facts(model, tokenizer, task)
     train, labels = head.encode(
         tokenizer,
         task.train,
@@ -142,20 +167,45 @@ def fine_tune(
         batch_sampler=sampler,
         collate_fn=lambda rows: collate([row for row, _ in rows], [label for _, label in rows]),
     )
-    optimizer = torch.optim.AdamW(
+    bare = torch.optim.AdamW(
         parameter_groups(model, config),
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
     )
     steps = config.epochs * len(sampler)
     warmup = round(config.warmup_fraction * steps)
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, warmup))
-    prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
+    schedule: Any = LambdaLR(bare, lambda step: learning_rate_factor(step, steps, warmup))
+    prepared, optimizer, loader, schedule = accelerator.prepare(model, bare, loader, schedule)
+
+    def validate() -> AnyEvaluation:
+        found = evaluate(
+            model,
+            tokenizer,
+            task.validation,
+            task.label_names,
+            max_length=config.max_length,
+            window_overlap=config.window_overlap,
+        )
+        return found.at(found.best_threshold()) if isinstance(found, AnswerEvaluation) else found
 
     history: list[dict[str, float]] = []
     losses: list[float] = []
-    best: tuple[tuple[float, float], int, AnyEvaluation, dict[str, Tensor]] | None = None
-    for epoch in tqdm(range(1, config.epochs + 1), unit="epoch", disable=not show_progress):
+    best: _Best | None = None
+    seconds_before = 0.0
+    if resume:
+        assert epochs_dir is not None
+        state = resuming.resume(epochs_dir, model, bare, config, facts, more=("best", "random"))
+        history, losses, seconds_before = state["history"], state["losses"], state["seconds"]
+        best = _Best(tuple(state["best_score"]), state["best_epoch"], state["best"])
+        schedule.scheduler.last_epoch = state["schedule"]
+        for group in bare.param_groups:
+            factor = learning_rate_factor(state["schedule"], steps, warmup)
+            group["lr"] = group["initial_lr"] * factor
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        _set_random_state(state["random"])
+    epochs = range(len(history) + 1, config.epochs + 1)
+    for epoch in tqdm(epochs, unit="epoch", disable=not show_progress):
         epoch_started = time.perf_counter()
         sampler.epoch = epoch - 1  # every pass in an order of its own, the same in every process
         prepared.train()
@@ -173,20 +223,11 @@ def fine_tune(
             raise FloatingPointError(
                 f"The loss is not finite in epoch {epoch}: lower learning_rate or use fp32."
             )
-        validation = evaluate(
-            model,
-            tokenizer,
-            task.validation,
-            task.label_names,
-            max_length=config.max_length,
-            window_overlap=config.window_overlap,
-        )
-        if isinstance(validation, AnswerEvaluation):
-            validation = validation.at(validation.best_threshold())
+        validation = validate()
         score = (validation.metrics[task.metric], -validation.metrics["loss"])
-        if best is None or score > best[0]:
+        if best is None or score > best.score:
             weights = {name: value.cpu().clone() for name, value in model.state_dict().items()}
-            best = (score, epoch, validation, weights)
+            best = _Best(score, epoch, weights, validation)
         history.append(
             {
                 "epoch": epoch,
@@ -196,17 +237,36 @@ def fine_tune(
                 "seconds": time.perf_counter() - epoch_started,
             }
         )
+        if epochs_dir is not None and accelerator.is_main_process:
+            state = {
+                "step": len(losses),
+                "config": asdict(config),
+                **facts,
+                "history": history,
+                "losses": losses,
+                "best_score": best.score,
+                "best_epoch": best.epoch,
+                "seconds": seconds_before + time.perf_counter() - started,
+                "schedule": schedule.scheduler.last_epoch,
+                "scaler": accelerator.scaler and accelerator.scaler.state_dict(),
+            }
+            more = {"best": best.weights, "random": _random_state()}
+            resuming.save_checkpoint(epochs_dir, model, bare, state, keep=1, more=more)
     assert best is not None  # config.epochs is at least 1
+    model.load_state_dict(best.weights)
+    if best.validation is None:
+        best.validation = validate()
     model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
-    model.load_state_dict(best[3])
-    if isinstance(best[2], AnswerEvaluation):
-        model.config.no_answer_threshold = best[2].threshold
+    if isinstance(best.validation, AnswerEvaluation):
+        model.config.no_answer_threshold = best.validation.threshold
     model.eval()
+    seconds = seconds_before + time.perf_counter() - started
     result = FineTuningResult(
-        model, tokenizer, history, losses, best[2], best[1], time.perf_counter() - started
+        model, tokenizer, history, losses, best.validation, best.epoch, seconds
     )
     if output_dir is not None and accelerator.is_main_process:
         _save(result, task, config, Path(output_dir))
+        shutil.rmtree(_epochs_folder(Path(output_dir)), ignore_errors=True)
     return result
 
 
@@ -331,6 +391,37 @@ def _accelerator(plan: environment.Plan) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=not distributed)
     precision = "no" if plan.precision == "fp32" else plan.precision
     return Accelerator(mixed_precision=precision, cpu=plan.device == "cpu")
+
+
+def _epochs_folder(output_dir: Path) -> Path:
+    """Where the checkpoints of a run are that is to write `output_dir`."""
+    return output_dir.with_name(f"{output_dir.name}.epochs")
+
+
+def _facts(model: PreTrainedModel, tokenizer: Any, task: Task) -> dict[str, str]:
+    """Short hashes of what a resumed run must have been started with, besides its settings."""
+    weights = hashlib.sha256()
+    for value in model.state_dict().values():
+        weights.update(value.numpy().tobytes())
+    rows = json.dumps([task.train.to_dict(), task.validation.to_dict()]).encode()
+    return {
+        "tokenizer": resuming.vocabulary_hash(tokenizer),
+        "set of rows": hashlib.sha256(rows).hexdigest()[:16],
+        "checkpoint or head to start from": weights.hexdigest()[:16],
+    }
+
+
+def _random_state() -> dict[str, Tensor]:
+    """The states of the generators that dropout draws from, by device."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state()} | {f"cuda:{i}": state for i, state in enumerate(cuda)}
+
+
+def _set_random_state(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for number in range(torch.cuda.device_count()):
+        if f"cuda:{number}" in states:
+            torch.cuda.set_rng_state(states[f"cuda:{number}"], number)
 
 
 def _save(result: FineTuningResult, task: Task, config: FineTuningConfig, output_dir: Path) -> None:

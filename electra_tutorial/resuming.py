@@ -1,8 +1,9 @@
-"""Save a pre-training run and take it up again: bit for bit, or with one clear sentence.
+"""Save a run and take it up again: bit for bit, or with one clear sentence.
 
 A checkpoint is a folder ``checkpoint-<step>``: ``model.safetensors``, ``optimizer.safetensors`` and
-``state.json``. It is written under a hidden name and renamed when it is whole. Nothing random needs
-to be stored: data order, masks, samples and dropout follow from the seed and the step.
+``state.json``. It is written under a hidden name and renamed when it is whole. Pre-training needs
+nothing random stored: data order, masks, samples and dropout follow from the seed and the step.
+Fine-tuning adds two files: its best weights so far, and the states of the random generators.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from electra_tutorial.config import PretrainingConfig
+from electra_tutorial.config import FineTuningConfig, PretrainingConfig
 from electra_tutorial.corpora import Segments
 
 STATE = "state.json"
@@ -119,6 +120,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep: int,
+    more: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Path:
     """Write ``checkpoint-<step>``: whole or absent, the last ``keep`` of them kept.
 
@@ -128,6 +130,7 @@ def save_checkpoint(
         optimizer: AdamW or one with a like state.
         state: numbers and strings for ``state.json``; ``step`` and ``config`` among them.
         keep: how many checkpoints to keep.
+        more: further tensors, each mapping in a file ``<name>.safetensors``.
 
     Raises:
         OSError: if it can't be written, for instance on a full disk; older ones are untouched.
@@ -142,6 +145,8 @@ def save_checkpoint(
             partial.mkdir(parents=True)
             save_file(weights, partial / MODEL)
             save_file(moments, partial / MOMENTS)
+            for name, tensors in (more or {}).items():
+                save_file(dict(tensors), partial / f"{name}.safetensors")
             (partial / STATE).write_text(json.dumps(state, indent=2) + "\n")
             for path in (*partial.iterdir(), partial):
                 _to_disk(path)
@@ -158,25 +163,33 @@ def save_checkpoint(
 # ---------------------------------------------------------------- load
 
 
+def vocabulary_hash(tokenizer: Any) -> str:
+    """A short hash of all tokens and their numbers."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
+    return hashlib.sha256(vocabulary).hexdigest()[:16]
+
+
 def fingerprints(tokenizer: Any, segments: Segments) -> dict[str, str]:
     """Short hashes of the vocabulary, and of the segments' number, length and a thousand rows."""
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
     rows = np.unique(np.linspace(0, len(segments) - 1, 1000).astype(np.int64))
     sample = np.asarray(segments.input_ids[rows]).astype(np.int32)
     text = f"{len(segments)} {segments.sequence_length} ".encode() + sample.tobytes()
     return {
-        "tokenizer": hashlib.sha256(vocabulary).hexdigest()[:16],
+        "tokenizer": vocabulary_hash(tokenizer),
         "text": hashlib.sha256(text).hexdigest()[:16],
     }
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+def _read(
+    folder: Path, more: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     state = json.loads((folder / STATE).read_text())
+    state |= {name: load_file(folder / f"{name}.safetensors") for name in more}
     return state, load_file(folder / MODEL), load_file(folder / MOMENTS)
 
 
 def _read_latest(
-    output_dir: Path,
+    output_dir: Path, more: Sequence[str]
 ) -> tuple[Path, dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     """Read the newest checkpoint that is readable; unreadable ones are set aside and named."""
     for leftover in output_dir.glob(".checkpoint-*"):
@@ -184,7 +197,7 @@ def _read_latest(
     unreadable: list[str] = []
     for folder in reversed(checkpoints_in(output_dir)):
         try:
-            state, weights, moments = _read(folder)
+            state, weights, moments = _read(folder, more)
         except (OSError, SafetensorError, ValueError) as error:
             unreadable.append(f"{folder.name} ({type(error).__name__}: {error})")
             aside = output_dir / f"unreadable-{folder.name}"
@@ -207,7 +220,10 @@ def _read_latest(
 
 
 def _check_same_run(
-    output_dir: Path, state: dict[str, Any], config: PretrainingConfig, facts: dict[str, str]
+    output_dir: Path,
+    state: dict[str, Any],
+    config: PretrainingConfig | FineTuningConfig,
+    facts: dict[str, str],
 ) -> None:
     before = state["config"]
     changed = []
@@ -227,8 +243,9 @@ def resume(
     output_dir: Path,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    config: PretrainingConfig,
+    config: PretrainingConfig | FineTuningConfig,
     facts: dict[str, str],
+    more: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Load the newest readable checkpoint of a run, in place; return its state.
 
@@ -237,13 +254,14 @@ def resume(
         model: of the run's shape; its parameters are overwritten.
         optimizer: of that model; its moments are overwritten.
         config: must agree with the run's, except for ``MAY_CHANGE``.
-        facts: :func:`fingerprints`, which must agree as well.
+        facts: what must agree as well, by name: :func:`fingerprints`, for instance.
+        more: names of further files, whose tensors stand under these names in the state.
 
     Raises:
         FileNotFoundError: if there is no readable checkpoint.
-        ValueError: if settings, tokenizer, text or model are not the run's.
+        ValueError: if settings, facts or model are not the run's.
     """
-    folder, state, weights, moments = _read_latest(output_dir)
+    folder, state, weights, moments = _read_latest(output_dir, more)
     _check_same_run(output_dir, state, config, facts)
     load_weights(folder, model, weights)
     for name, moment in moments.items():

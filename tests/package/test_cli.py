@@ -323,6 +323,7 @@ def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]
         ("finetune --task absent --output {out}", "Unknown task 'absent'"),
         ("finetune --train absent.csv --output {out}", "There is no file absent.csv"),
         ("finetune --task topics --checkpoint absent --output {out}", "no checkpoint at absent"),
+        ("finetune --task topics --output {out} --resume", "leave out resume"),
         ("finetune --task topics --checkpoint {half} --output {run}", "is there already"),
         ("evaluate --task topics --checkpoint {half}", "has no head for a task in it"),
         ("evaluate --task topics --checkpoint {half} --split x", "Unknown split 'x'"),

@@ -180,6 +180,92 @@ def test_a_failure_while_saving_leaves_nothing(
     assert not (tmp_path / "toy").exists()
 
 
+# --- resume -------------------------------------------------------------------------------------
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """Let the next run end in this epoch, after its training and before its checkpoint."""
+    real, calls = finetuning.evaluate, []
+
+    def stop(*arguments, **settings):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        if len(calls) == epoch:
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(finetuning, "evaluate", stop)
+
+
+def without_seconds(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: row[key] for key in row if key != "seconds"} for row in history]
+
+
+@pytest.mark.parametrize("learning_rate", [3e-3, 1e-6])  # the best epoch: a later one, the first
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learning_rate: float
+) -> None:
+    config = replace(QUICK, epochs=4, dropout=0.1, learning_rate=learning_rate)
+    whole = fine_tune(checkpoint, make_task(), config)
+    folder = tmp_path / "toy"
+    for epoch in (3, 2):  # in the third epoch, and again in the second one after that
+        with monkeypatch.context() as patch:
+            interrupt(patch, epoch)
+            with pytest.raises(KeyboardInterrupt):
+                fine_tune(checkpoint, make_task(), config, folder, resume=epoch == 2)
+        assert [path.name for path in tmp_path.iterdir()] == ["toy.epochs"]
+    torch.manual_seed(99)  # what the process drew meanwhile does not matter
+    resumed = fine_tune(checkpoint, make_task(), config, folder, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+    assert resumed.losses == whole.losses
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+    assert resumed.best_epoch == whole.best_epoch
+    assert resumed.validation.metrics == whole.validation.metrics
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def test_a_run_that_only_lacks_its_last_step_is_finished(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("disk full")
+
+    config, folder = replace(QUICK, epochs=2), tmp_path / "toy"
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "_save", fail)
+        with pytest.raises(OSError, match="disk full"):
+            fine_tune(checkpoint, make_task(), config, folder)
+    resumed = fine_tune(checkpoint, make_task(), config, folder, resume=True)
+    assert without_seconds(resumed.history) == without_seconds(
+        fine_tune(checkpoint, make_task(), config).history
+    )
+    assert (folder / "fine_tuning.json").is_file()
+
+
+def test_another_run_is_not_resumed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, folder = make_task(), tmp_path / "toy"
+    with pytest.raises(ValueError, match="resume needs the output_dir"):
+        fine_tune(checkpoint, task, QUICK, resume=True)
+    with pytest.raises(FileNotFoundError, match="leave out resume"):
+        fine_tune(checkpoint, task, QUICK, folder, resume=True)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(checkpoint, task, QUICK, folder)
+    with pytest.raises(FileExistsError, match=r"toy\.epochs holds a run with .*: resume it"):
+        fine_tune(checkpoint, task, QUICK, folder)
+    with pytest.raises(ValueError, match=r"another epochs \(5, now 6\): resume it with what"):
+        fine_tune(checkpoint, task, replace(QUICK, epochs=6), folder, resume=True)
+    other = replace(task, train=task.train.select(range(40)))
+    with pytest.raises(ValueError, match="another set of rows: resume it with"):
+        fine_tune(checkpoint, other, QUICK, folder, resume=True)
+    with pytest.raises(ValueError, match="another checkpoint or head to start from"):
+        fine_tune(checkpoint, task, QUICK, folder, from_scratch=True, resume=True)
+    assert fine_tune(checkpoint, task, QUICK, folder, resume=True).best_epoch > 0
+
+
 def test_nothing_is_printed(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
