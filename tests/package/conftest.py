@@ -12,6 +12,7 @@ from transformers import (
     BertTokenizer,
     ElectraConfig,
     ElectraForPreTraining,
+    ElectraForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
@@ -71,3 +72,31 @@ def save_checkpoint(
 def make_checkpoint() -> Callable[..., Path]:
     """`save_checkpoint()`, for tests that need a model but nothing that it learned."""
     return save_checkpoint
+
+
+@pytest.fixture(scope="session")
+def classifier_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random classifier for sea, land and sky, with weights that tell texts apart."""
+    names = ("sea", "land", "sky")
+    return save_checkpoint(
+        tmp_path_factory.mktemp("torch") / "classifier",
+        ["ferry", "fog", "lamp", "red", "apple", "##s", "harbour", "the", "a", ".", "dawn"],
+        ElectraForSequenceClassification,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+        max_position_embeddings=24,
+        initializer_range=0.3,
+    )
+
+
+@pytest.fixture(scope="session")
+def exported_classifier(
+    classifier_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same as ONNX, in full and in eight bits. Exporting takes seconds, so it is done once."""
+    from electra_tutorial.export import export_onnx, quantize_int8
+
+    folder = tmp_path_factory.mktemp("onnx") / "classifier"
+    export_onnx(classifier_checkpoint, None, folder)
+    quantize_int8(folder)
+    return folder
