@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from electra_tutorial.marking import TINTS, Mark, as_html, as_text, join_words, show
+
+TEXT, MARKS = join_words(["Ada", "Lovelace", "met", "Bob"], [(0, 2, "PER"), (3, 4, "PER")])
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_words_are_joined_and_marked() -> None:
+    assert TEXT == "Ada Lovelace met Bob"
+    assert [TEXT[mark.start : mark.end] for mark in MARKS] == ["Ada Lovelace", "Bob"]
+    assert as_text(TEXT, MARKS) == "[Ada Lovelace: PER] met [Bob: PER]"
+
+
+def test_html_names_each_label_and_escapes_the_text() -> None:
+    shown = as_html("a < b & c", [Mark(4, 5, "x<y")])
+    assert "a &lt; <mark" in shown and "</mark> &amp; c" in shown
+    assert "b <small><b>x&lt;y</b></small>" in shown and "color: #000" in shown
+
+
+def test_a_label_keeps_its_colour() -> None:
+    first = as_html("ab", [Mark(0, 1, "LOC")], ["PER", "LOC"])
+    second = as_html("ab", [Mark(0, 1, "PER"), Mark(1, 2, "LOC")], ["PER", "LOC"])
+    assert TINTS[1] in first and TINTS[0] not in first
+    assert second.index(TINTS[0]) < second.index(TINTS[1])
+
+
+def test_black_is_legible_on_every_tint() -> None:
+    assert min((luminance(tint) + 0.05) / 0.05 for tint in TINTS) > 11
+
+
+@pytest.mark.parametrize("marks", [[(0, 0)], [(0, 3), (2, 5)], [(3, 99)]])
+def test_marks_that_do_not_fit_are_refused(marks: list[tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="overlaps another, or reaches beyond the 5"):
+        as_text("hello", [Mark(start, end, "x") for start, end in marks])
+
+
+def test_show_gives_html_and_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[dict[str, str], bool]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append((data, raw)))
+    show(TEXT, MARKS)
+    ((bundle, raw),) = shown
+    assert raw and bundle == {
+        "text/html": as_html(TEXT, MARKS),
+        "text/plain": as_text(TEXT, MARKS),
+    }
+
+
+@given(st.text(max_size=40), st.lists(st.integers(0, 40), max_size=8, unique=True))
+def test_nothing_of_the_text_is_lost(text: str, cuts: list[int]) -> None:
+    ends = sorted(cut for cut in cuts if cut <= len(text))
+    marks = [Mark(a, b, "label") for a, b in zip(ends[::2], ends[1::2], strict=False)]
+    bare = re.sub(r" <small>.*?</small>|<[^>]+>", "", as_html(text, marks))
+    assert html.unescape(bare) == text
