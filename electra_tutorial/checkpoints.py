@@ -5,6 +5,7 @@ Checkpoints are ordinary Hugging Face folders. What is loaded is in fp32, whatev
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -77,6 +78,18 @@ def load_pretrained(model_class: Any, source: str, **changes: Any) -> tuple[Any,
             "checkpoint, a hub id that you can reach, or 'mini'."
         ) from error
     return model, new
+
+
+def reading_of(checkpoint: str | Path) -> dict[str, int]:
+    """How a fine-tuned model read in training: max_length and window_overlap, if its folder says.
+
+    `finetune` writes both into fine_tuning.json.
+    """
+    kept = Path(checkpoint) / "fine_tuning.json"
+    if not kept.is_file():
+        return {}
+    config = json.loads(kept.read_text(encoding="utf-8"))["config"]
+    return {name: config[name] for name in ("max_length", "window_overlap") if name in config}
 
 
 @contextmanager

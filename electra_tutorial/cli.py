@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from electra_tutorial import __version__
+from electra_tutorial.cli_deployment import add_export, add_serve
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
 
 Commands: TypeAlias = argparse._SubParsersAction  # type: ignore[type-arg]
@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_env, _add_pretrain, _add_finetune, _add_evaluate, _add_predict, _add_detect):
         add(commands)
-    _add_run(commands)
+    for add in (add_export, add_serve, _add_run):
+        add(commands)
     for command in commands.choices.values():
         command.add_argument(
             "--debug", action="store_true", help="show where an error arose, not only what it says"
@@ -389,6 +390,7 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from electra_tutorial.checkpoints import reading_of
     from electra_tutorial.prediction import evaluate, load_tuned
     from electra_tutorial.task_files import load_own_rows
     from electra_tutorial.tasks import load_task
@@ -404,22 +406,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         task = load_task(options.task, options.source, options.directory)
         names, rows = list(task.label_names), getattr(task, options.split)
-    found = evaluate(model, tokenizer, rows, names, **_reading(options.checkpoint))
+    found = evaluate(model, tokenizer, rows, names, **reading_of(options.checkpoint))
     print(found.report)
     for name, value in found.metrics.items():
         if f"{name}_interval" in found.metrics:
             low, high = found.metrics[f"{name}_interval"]
             print(f"{name} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}")
     return 0
-
-
-def _reading(checkpoint: str) -> dict[str, int]:
-    """How a model read in training, max_length and window_overlap, if its folder says so."""
-    kept = Path(checkpoint) / "fine_tuning.json"
-    if not kept.is_file():
-        return {}
-    config = json.loads(kept.read_text(encoding="utf-8"))["config"]
-    return {name: config[name] for name in ("max_length", "window_overlap") if name in config}
 
 
 def _add_predict(commands: Commands) -> None:
@@ -436,6 +429,7 @@ def _add_predict(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from electra_tutorial.checkpoints import reading_of
     from electra_tutorial.prediction import (
         answer_questions,
         kind_of,
@@ -448,7 +442,7 @@ def _predict(options: argparse.Namespace) -> int:
     if not texts:
         raise ValueError("There is no text: give one as an argument, or lines on the input.")
     model, tokenizer = load_tuned(options.checkpoint)
-    reading = _reading(options.checkpoint)
+    reading = reading_of(options.checkpoint)
     length = reading.get("max_length")
     kind = kind_of(model)
     if (kind == "question-answering") != (options.context is not None):

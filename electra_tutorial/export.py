@@ -34,7 +34,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoConfig, ElectraForPreTraining, PreTrainedModel
 
-from electra_tutorial.checkpoints import find_checkpoint, load_pretrained, quiet
+from electra_tutorial.checkpoints import (
+    find_checkpoint,
+    load_pretrained,
+    quiet,
+    reading_of,
+)
 from electra_tutorial.detection import TokenScore
 from electra_tutorial.prediction import Prediction, default_length, kind_of, load_tuned
 from electra_tutorial.tokenization import load_tokenizer
@@ -90,7 +95,8 @@ def export_onnx(
         tokenizer: the one that it reads with; None: the checkpoint's.
         folder: where to write. It appears at the end, whole or not at all.
         texts: what both must agree on, each alone and all in one batch.
-        max_length: how many tokens of a text are read; default: as in `prediction.predict()`.
+        max_length: how many tokens of a text are read; default: as in training if the checkpoint
+            says so, else as in `prediction.predict()`.
         tolerance: the largest difference of a logit that is accepted.
 
     Raises:
@@ -104,6 +110,8 @@ def export_onnx(
     folder, given = Path(folder), _checked(texts, "texts")
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: name another folder, or remove it.")
+    if max_length is None and isinstance(model, str | Path):
+        max_length = reading_of(model).get("max_length")
     model, tokenizer = _load(model, tokenizer)
     config: Any = model.config
     length = default_length(config) if max_length is None else max_length

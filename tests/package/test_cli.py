@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from electra_tutorial import __version__, cli, environment, runner
+from electra_tutorial.checkpoints import reading_of
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
 
 
@@ -252,7 +253,7 @@ def test_texts_of_one_s_own_are_learnt_and_evaluated(
     said = capsys.readouterr().out
     assert said.startswith("my: 36 train, 4 validation, 0 test rows from 'file'")
     assert said.endswith(f"The model is in {output}.\n")
-    assert cli._reading(str(output)) == {"max_length": 16, "window_overlap": 64}
+    assert reading_of(output) == {"max_length": 16, "window_overlap": 64}
     assert cli.main(f"evaluate --data {path} {columns} --checkpoint {output}".split()) == 0
     said = capsys.readouterr().out
     assert "even" in said
@@ -367,3 +368,37 @@ def test_the_module_is_a_command_with_an_exit_status(sample_book: Path) -> None:
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_an_exported_model_is_served(
+    classifier_checkpoint: Path,
+    exported_classifier: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from electra_tutorial import export, serving
+
+    graph = (exported_classifier / export.FULL).read_bytes()
+    monkeypatch.setattr(export, "_write_graph", lambda _, path: path.write_bytes(graph))
+    output = tmp_path / "out"
+    line = ["export", "--checkpoint", str(classifier_checkpoint), "--output", str(output)]
+    assert cli.main([*line, "--int8", "--max-length", "16"]) == 0
+    full, small = capsys.readouterr().out.splitlines()
+    assert full.startswith(f"{output / 'model.onnx'}  0.")
+    assert "largest difference of a logit to PyTorch" in full
+    assert full.endswith("same answers 100.0%")
+    assert small.startswith(f"{output / 'model.int8.onnx'}  0.")
+    assert cli.main(line) == 2
+    assert "is there already: name another folder" in capsys.readouterr().err
+
+    served = []
+    monkeypatch.setattr(serving, "serve", lambda *given: served.append(given))
+    assert cli.main(["serve", str(output), "--port", "0", "--int8", "--most-texts", "2"]) == 0
+    ((app, host, port),) = served
+    assert (host, port) == ("127.0.0.1", 0)
+    assert {"/predict", "/health"} <= set(app.openapi()["paths"])
+    assert cli.main(["serve", "absent"]) == 2
+    assert "There is no export.json in absent" in capsys.readouterr().err
+    assert cli.main(["serve", str(output), "--most-texts", "0"]) == 2
+    assert "Limits must be at least 1" in capsys.readouterr().err
