@@ -36,12 +36,14 @@ def test_a_shape_has_four_characters_at_most() -> None:
 def test_features_look_two_words_to_either_side() -> None:
     features = word_features(["In", "Rome", "it", "rains"], 1)
     assert [features[f"word {k}"] for k in range(-2, 3)] == ["-", "in", "rome", "it", "rains"]
-    assert features["shape 0"] == "Xxxx" and features["end"] == "ome"
+    assert features["shape 0"] == "Xxxx"
+    assert features["end"] == "ome"
 
 
 def test_without_capitals_nothing_tells_them() -> None:
     upper, lower = (word_features([word], 0, capitals=False) for word in ("ROME", "rome"))
-    assert upper == lower and not any(name.startswith("shape") for name in upper)
+    assert upper == lower
+    assert not any(name.startswith("shape") for name in upper)
 
 
 def test_the_tagger_is_measured_on_the_test_split(entities: Task) -> None:
@@ -53,7 +55,8 @@ def test_the_tagger_is_measured_on_the_test_split(entities: Task) -> None:
     words = entities.test[0]["tokens"]
     called = model.predict([word_features(words, place) for place in range(len(words))])
     assert [names[tag] for tag in called] == found.predictions[0]
-    assert 0 < found.metrics["f1"] < 1 and math.isfinite(found.metrics["loss"])
+    assert 0 < found.metrics["f1"] < 1
+    assert math.isfinite(found.metrics["loss"])
 
 
 def test_the_nearest_run_of_words_is_the_answer() -> None:
