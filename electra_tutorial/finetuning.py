@@ -45,6 +45,7 @@ from electra_tutorial.prediction import Prediction as Prediction
 from electra_tutorial.prediction import classify as classify
 from electra_tutorial.prediction import evaluate
 from electra_tutorial.prediction import predict as predict
+from electra_tutorial.products import use_faster_products
 from electra_tutorial.questions import AnswerEvaluation
 from electra_tutorial.tasks import Task
 from electra_tutorial.tokenization import load_tokenizer
@@ -149,6 +150,8 @@ def fine_tune(
     environment.seed_everything(config.seed)
     head = HEADS[task.kind]
     model, tokenizer = load_for_tuning(head, checkpoint, task.label_names, config, from_scratch)
+    if config.onednn and plan.device == "cpu":
+        use_faster_products(model)
     facts = {} if epochs_dir is None else _facts(model, tokenizer, task)
     train, labels = head.encode(
         tokenizer,

@@ -16,7 +16,7 @@ from transformers import (
     ElectraForPreTraining,
 )
 
-from electra_tutorial import environment, finetuning, metrics
+from electra_tutorial import environment, finetuning, metrics, products
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import encode
 from electra_tutorial.finetuning import bag_of_words_baseline, evaluate, fine_tune, predict
@@ -137,6 +137,21 @@ def test_mixed_precision_leaves_an_ordinary_model_in_fp32(
     answer, plain = result.model(**inputs), type(result.model).forward(result.model, **inputs)
     assert torch.equal(answer.logits, plain.logits)  # Accelerate's wrapper is gone
     fine_tune(checkpoint, make_task(), replace(QUICK, epochs=1))  # another precision afterwards
+
+
+def test_onednn_computes_the_same(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "onednn_advantage", lambda: 2.0)
+    settings = replace(QUICK, epochs=2)
+    usual = fine_tune(checkpoint, make_task(), settings, device="cpu")
+    other = fine_tune(
+        checkpoint, make_task(), replace(settings, onednn=True), tmp_path / "m", device="cpu"
+    )
+    assert any(type(layer) is products.OneDnnLinear for layer in other.model.modules())
+    assert other.losses == pytest.approx(usual.losses, rel=1e-3)
+    opened = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
+    assert not any(type(layer) is products.OneDnnLinear for layer in opened.modules())
 
 
 def test_pairs_of_texts(checkpoint: Path) -> None:
