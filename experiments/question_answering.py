@@ -1,0 +1,206 @@
+"""Teach `mini` to answer SQuAD's questions, against the same network from random weights.
+
+    python experiments/question_answering.py --work WORK --arm mini [--minutes 4]
+    python experiments/question_answering.py --work WORK --arm random [--minutes 4]
+    python experiments/question_answering.py --work WORK --publish
+
+SQuAD 1.1 is read from the folder named by ELECTRA_TUTORIAL_HUB_DIR. To fit the budget of one CPU
+core, only questions are used that fit together with their paragraph into one window of 128 word
+pieces, in training and in the evaluation: the scores compare the arms with each other, and with no
+published figure. Each arm is one run over the same questions in the same order. It is measured on
+the way, on 500 questions of SQuAD's development set; the learning rate falls to 0 at the end of the
+run, so that the earlier points are of a model that is still moving.
+
+A call works for about --minutes and keeps its state in WORK, so that the next call goes on.
+--publish writes experiments/results/question_answering.json when both arms are complete: scores,
+and no text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from electra_tutorial import environment, recorded
+from electra_tutorial.baselines import nearest_span
+from electra_tutorial.config import FineTuningConfig
+from electra_tutorial.encoding import collate, encode_questions
+from electra_tutorial.finetuning import load_for_tuning, parameter_groups
+from electra_tutorial.heads import HEADS
+from electra_tutorial.metrics import question_metrics
+from electra_tutorial.prediction import evaluate
+from electra_tutorial.products import use_faster_products
+from electra_tutorial.tasks import Task, load_task
+from electra_tutorial.tokenization import load_tokenizer
+from electra_tutorial.training import learning_rate_factor
+
+ARMS = ("mini", "random")
+CONFIG = FineTuningConfig(
+    learning_rate=5e-4, layerwise_decay=1.0, epochs=2, batch_size=16, dropout=0.0
+)
+QUESTIONS = 10_000
+TEST_QUESTIONS = 500
+MEASURED_AT = (500, 1000, 2000, 4000, 8000, 12_000, 16_000, 20_000)  # questions seen
+HEAD = HEADS["question-answering"]
+
+
+def short(rows: Dataset, count: int, tokenizer: Any, seed: int) -> Dataset:
+    """Draw `count` questions that fit with their context into one window."""
+    lengths = {}
+    for column in ("question", "context"):
+        texts = sorted(set(rows[column]))
+        ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        lengths[column] = dict(zip(texts, map(len, ids), strict=True))
+    fits = [
+        place
+        for place, (question, context) in enumerate(
+            zip(rows["question"], rows["context"], strict=True)
+        )
+        if lengths["question"][question] + lengths["context"][context] + 3 <= CONFIG.max_length
+    ]
+    if len(fits) < count:
+        raise SystemExit(f"Only {len(fits)} questions fit into one window; {count} are needed.")
+    drawn = np.random.default_rng(seed).permutation(fits)[:count]
+    return rows.select(sorted(drawn.tolist()))
+
+
+def load(work: Path) -> tuple[Dataset, Dataset, Task]:
+    """The questions to learn and those to be measured by, the same for both arms."""
+    tokenizer = load_tokenizer("mini")
+    task = load_task("squad", source="directory", quiet=True)
+    return (
+        short(task.train, QUESTIONS, tokenizer, seed=0),
+        short(task.test, TEST_QUESTIONS, tokenizer, seed=0),
+        task,
+    )
+
+
+def learn(work: Path, arm: str, minutes: float) -> None:
+    """Train for `minutes` from where WORK stands, and keep the state."""
+    stop = time.perf_counter() + 60 * minutes
+    train, test, _ = load(work)
+    environment.seed_everything(CONFIG.seed)
+    model, tokenizer = load_for_tuning(HEAD, "mini", (), CONFIG, from_scratch=arm == "random")
+    use_faster_products(model)
+    encoded, windows = encode_questions(
+        tokenizer,
+        train["question"],
+        train["context"],
+        train["answers"],
+        CONFIG.max_length,
+        CONFIG.window_overlap,
+        model.config,
+    )
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, CONFIG),
+        betas=(CONFIG.adam_beta1, CONFIG.adam_beta2),
+        eps=CONFIG.adam_epsilon,
+    )
+    per_epoch = len(encoded) // CONFIG.batch_size
+    steps = CONFIG.epochs * per_epoch
+    warmup = round(CONFIG.warmup_fraction * steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, steps, warmup)
+    )
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "points": []}
+    path = work / f"{arm}.pt"
+    if path.is_file():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+    started = time.perf_counter()
+    while state["step"] < steps and time.perf_counter() < stop:
+        epoch, place = divmod(state["step"], per_epoch)
+        order = np.random.default_rng([CONFIG.seed, epoch]).permutation(len(encoded))
+        chosen = order[place * CONFIG.batch_size : (place + 1) * CONFIG.batch_size].tolist()
+        model.train()
+        batch = collate([encoded[i] for i in chosen], [windows[i] for i in chosen])
+        model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CONFIG.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        state["step"] += 1
+        seen = state["step"] * CONFIG.batch_size
+        if any(seen - CONFIG.batch_size < point <= seen for point in MEASURED_AT):
+            measured = evaluate(model, tokenizer, test, ()).metrics
+            point = {"questions": seen} | {
+                key: measured[key]
+                for key in ("exact_match", "f1", "exact_match_interval", "f1_interval")
+            }
+            state["points"].append(point)
+            print(f"{arm} {seen}: f1 {point['f1']:.3f} em {point['exact_match']:.3f}", flush=True)
+    state["seconds"] += time.perf_counter() - started
+    state |= {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+    }
+    unfinished = path.with_suffix(".unfinished")
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
+    print(f"{arm}: {state['step']} of {steps} steps, {state['seconds']:.0f} s", flush=True)
+
+
+def publish(work: Path) -> None:
+    """Write the record of both complete runs and of the rule that needs no training."""
+    train, test, task = load(work)
+    states = {arm: torch.load(work / f"{arm}.pt", weights_only=True) for arm in ARMS}
+    last = CONFIG.epochs * (len(train) // CONFIG.batch_size)
+    for arm, state in states.items():
+        if state["step"] < last:
+            raise SystemExit(f"{arm} has done {state['step']} of {last} steps: go on with it.")
+    rule = question_metrics(
+        [answers["text"] for answers in test["answers"]],
+        [
+            nearest_span(question, context).text
+            for question, context in zip(test["question"], test["context"], strict=True)
+        ],
+    )
+    texts = [json.dumps([row["id"] for row in part]) for part in (train, test)]
+    recorded.write(
+        "question_answering",
+        command="python experiments/question_answering.py --work WORK --arm ARM",
+        seeds=[CONFIG.seed],
+        data={
+            "squad": {"source": "directory", "revision": task.revision},
+            "questions": recorded.hash_texts(texts),
+        },
+        seconds=sum(state["seconds"] for state in states.values()),
+        results={
+            "config": asdict(CONFIG),
+            "train_questions": len(train),
+            "test_questions": len(test),
+            "nearest_span": rule,
+        },
+        curves={arm: state["points"] for arm, state in states.items()},
+    )
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder for the state")
+    parser.add_argument("--arm", choices=ARMS, default="mini")
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop and keep the state after")
+    parser.add_argument("--publish", action="store_true")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.publish:
+        publish(options.work)
+    else:
+        learn(options.work, options.arm, options.minutes)
+
+
+if __name__ == "__main__":
+    main()
