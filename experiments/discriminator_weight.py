@@ -1,6 +1,6 @@
 """The weight lambda of the discriminator's loss: the paper's five values.
 
-    python experiments/discriminator_weight.py --work WORK --text TEXT [--scale gpu] [--jobs N]
+    python experiments/discriminator_weight.py --work WORK [--scale cpu --text TEXT] [--jobs N]
 
 The paper searched 1, 10, 20, 50 and 100 and took 50. Steps are equal, and so is the compute.
 

@@ -1,6 +1,6 @@
 """The size of the generator: from an eighth of the discriminator's width to all of it.
 
-    python experiments/generator_size.py --work WORK --text TEXT [--scale gpu] [--jobs N]
+    python experiments/generator_size.py --work WORK [--scale cpu --text TEXT] [--jobs N]
 
 As in the paper's figure 3 (left) all arms make the same number of steps, which puts the small
 generators at a disadvantage in compute: the operations of each arm are recorded beside its

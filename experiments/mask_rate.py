@@ -1,6 +1,6 @@
 """The share of tokens that the generator replaces.
 
-    python experiments/mask_rate.py --work WORK --text TEXT [--scale gpu] [--jobs N]
+    python experiments/mask_rate.py --work WORK [--scale cpu --text TEXT] [--jobs N]
 
 The paper masks 15 %, and 25 % for its Large. All arms are judged on the same set, in which 15 %
 were chosen, and on one of their own at their own rate.

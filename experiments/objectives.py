@@ -1,6 +1,6 @@
 """The five objectives of the paper's Table 5 at equal compute.
 
-    python experiments/objectives.py --work WORK --text TEXT [--scale gpu] [--jobs N]
+    python experiments/objectives.py --work WORK [--scale cpu --text TEXT] [--jobs N]
 
 Each arm gets as many steps as the floating-point operations of the ELECTRA arm pay for: BERT's
 masked language modelling gets more, because it has no generator (the paper gave its Small 1.45
@@ -31,7 +31,6 @@ EXPERIMENT = Experiment(
     arms=arms,
     reference="electra",
     equal_compute=True,
-    fine_tune=True,
 )
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What generator and discriminator share: nothing, embeddings, all weights.
 
-    python experiments/sharing.py --work WORK --text TEXT [--scale gpu] [--jobs N]
+    python experiments/sharing.py --work WORK [--scale cpu --text TEXT] [--jobs N]
 
 As in the paper (section 3.2) both networks have the same size here, because otherwise they could
 not share all weights; the two modes that the paper's comparison lacks are in it as well.

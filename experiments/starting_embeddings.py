@@ -31,6 +31,8 @@ EXPERIMENT = Experiment(
     arms=arms,
     reference="random",
     seeds=3,
+    scale="cpu",
+    fine_tune=False,
     points=12,
 )
 

@@ -5,10 +5,11 @@ and calls `main()`. A run is its settings, seed included: it is kept in
 WORK/SCALE/runs/<digest of the settings>.json when it is done, so that an interrupted experiment
 goes on where it stopped, and two experiments that have an arm in common run it once.
 
-    python experiments/NAME.py --work WORK --text TEXT [--scale cpu|gpu] [--jobs N] [--dry-run]
+    python experiments/NAME.py --work WORK [--scale language|cpu|gpu --text TEXT] [--jobs N]
 
-TEXT is a folder with train-*.txt.xz and valid.txt.xz (one paragraph a line, a blank line between
-documents). The first run makes WORK/SCALE/data from it and from AG News in the folder that
+The scale `language` reads the artificial language of `language.py` and needs nothing else. For the
+others, TEXT is a folder with train-*.txt.xz and valid.txt.xz (one paragraph a line, a blank line
+between documents): the first run makes WORK/SCALE/data from it and from AG News in the folder that
 ELECTRA_TUTORIAL_HUB_DIR names; with that folder, neither text nor `datasets` is needed any more.
 """
 
@@ -28,7 +29,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from quality import SETTINGS, LabelledRows, fine_tuned_accuracy, prepare_rows
+from language import STATES, SYMBOLS, Language, make_tokenizer, token_ids
+from quality import IGNORED, LabelledRows, Tuning, fine_tuned_accuracy, prepare_rows
 from scipy import stats
 
 from electra_tutorial import recorded
@@ -46,7 +48,7 @@ Arms = dict[str, PretrainingConfig]
 
 METRICS = (
     "fixed_auc",  # the discriminator's, on the fixed corruptions
-    "accuracy",  # of the kept network on AG News, after fine-tuning
+    "accuracy",  # of the kept network on labelled rows, after fine-tuning
     "held_out_auc",  # on corruptions of the run's own generator
     "held_out_generator_loss",
     "held_out_masked_accuracy",
@@ -64,10 +66,12 @@ class Scale:
 
     Attributes:
         base: the ELECTRA arm; its `steps` are those of every arm, or set every arm's compute.
-        vocab_size: of the word pieces, trained on the first shard.
-        shards: files of text to train on.
+        vocab_size: of the word pieces, trained on the first shard; or the language's symbols and
+            special tokens.
+        shards: files of text to train on; 0 for the artificial language.
         held_out: segments that are corrupted once, by word frequency, and judge all runs.
         rows: labelled rows to fine-tune on, and to judge on.
+        tuning: how these are learnt.
         points: how often a run is judged, besides at its start.
         threads: of each process.
     """
@@ -77,11 +81,37 @@ class Scale:
     shards: int
     held_out: int
     rows: tuple[int, int]
+    tuning: Tuning
     points: int
     threads: int | None
 
 
+LANGUAGE_ROWS = 76_800  # texts to pre-train on: as many as the base reads in one pass
+
 SCALES = {
+    # Enough steps to leave the plateau: the discriminator's AUC stays near 0.6 for the first third.
+    "language": Scale(
+        base=PretrainingConfig(
+            size="nano",
+            steps=1_200,
+            batch_size=64,
+            sequence_length=16,
+            learning_rate=1e-3,
+            warmup_steps=60,
+            generator_fraction=0.25,
+            dropout=0.0,
+            initializer_range=0.06,
+            positions="sinusoid",
+            precision="bf16",
+        ),
+        vocab_size=SYMBOLS + 5,
+        shards=0,
+        held_out=1_024,
+        rows=(50, 1_000),
+        tuning=Tuning(epochs=20, batch_size=10, learning_rate=1e-3),
+        points=8,
+        threads=1,
+    ),
     # Small enough for a hundred runs in a few hours of one core. Departs from the paper where
     # random embeddings would learn nothing in that time. Segments are short: after 0.46 million
     # tokens the AUC was 0.66 in segments of 16 tokens and 0.60 in segments of 32.
@@ -104,6 +134,7 @@ SCALES = {
         shards=1,
         held_out=1_024,
         rows=(1_000, 4_000),
+        tuning=Tuning(epochs=6, batch_size=25, learning_rate=1e-3),
         points=3,
         threads=1,
     ),
@@ -116,6 +147,7 @@ SCALES = {
         shards=8,
         held_out=2_048,
         rows=(5_000, 7_600),
+        tuning=Tuning(epochs=6, batch_size=25, learning_rate=1e-3),
         points=10,
         threads=None,
     ),
@@ -131,8 +163,9 @@ class Experiment:
         arms: makes the arms from the base settings of a scale.
         reference: the arm with which the others are compared, seed by seed.
         seeds: how many; fewer are not recorded.
+        scale: a key of `SCALES`, unless the command line names another.
         equal_compute: give every arm as many steps as the compute of the base pays for.
-            fine_tune: measure the kept network on labelled rows as well.
+        fine_tune: measure the kept network on labelled rows as well.
         points: how often a run is judged, if not as often as the scale says.
     """
 
@@ -140,8 +173,9 @@ class Experiment:
     arms: Callable[[PretrainingConfig], Arms]
     reference: str
     seeds: int = 5
+    scale: str = "language"
     equal_compute: bool = False
-    fine_tune: bool = False
+    fine_tune: bool = True
     points: int | None = None
 
 
@@ -152,14 +186,59 @@ def prepare(scale: Scale, folder: Path, text: Path | None, hub: Path | None) -> 
     """Make tokenizer, segments, starting embeddings and labelled rows once; returns their facts.
 
     Raises:
-        ValueError: if they are not there and `text` is not given.
+        ValueError: if they are not there and `text`, which the scale needs, is not given.
     """
     facts_file = folder / "facts.json"
     if facts_file.is_file():
         return dict(json.loads(facts_file.read_text()))
-    if text is None:
+    if scale.shards and text is None:
         raise ValueError(f"{folder} holds no prepared data: name the text with --text.")
     folder.mkdir(parents=True, exist_ok=True)
+    facts = prepare_text(scale, folder, text, hub) if text else prepare_language(scale, folder)
+    partial = facts_file.with_suffix(".partial")
+    partial.write_text(json.dumps(facts, indent=1) + "\n")
+    partial.replace(facts_file)
+    return facts
+
+
+def prepare_language(scale: Scale, folder: Path) -> dict[str, Any]:
+    """Write texts in the artificial language; the labels are the states behind their symbols."""
+    language, tokenizer = Language.draw(), make_tokenizer()
+    tokenizer.save_pretrained(folder / "tokenizer")
+    length = scale.base.sequence_length - 2  # [CLS] and [SEP]
+    pad = int(tokenizer.pad_token_id)
+    texts = {}
+    counts = {"train": LANGUAGE_ROWS, "valid": scale.held_out, "learn": scale.rows[0]}
+    for seed, (name, rows) in enumerate((counts | {"test": scale.rows[1]}).items(), start=1):
+        texts[name] = language.sample(rows, length, seed)
+    for name in ("train", "valid"):
+        Segments(token_ids(texts[name][1], tokenizer), pad).save(folder / f"{name}.npy")
+    labelled = {
+        name: torch.from_numpy(array.astype(np.int64))
+        for part, (states, symbols) in (("train", texts["learn"]), ("test", texts["test"]))
+        for name, array in (
+            (f"{part}_ids", token_ids(symbols, tokenizer)),
+            (f"{part}_labels", np.pad(states, ((0, 0), (1, 1)), constant_values=IGNORED)),
+        )
+    }
+    LabelledRows(**labelled).write(folder / "labelled.npz")
+    valid = Segments.open(folder / "valid.npy")
+    return {
+        "vocabulary": len(tokenizer),
+        "train_tokens": LANGUAGE_ROWS * (length + 2),
+        "unigram_entropy": unigram_entropy(valid.input_ids, tokenizer.all_special_ids),
+        "labelled": {"name": "states of the language", "states": STATES} | counts,
+        "files": {
+            f"{name}.npy": recorded.hash_file(folder / f"{name}.npy")
+            for name in counts
+            if name != "learn"
+        },
+        **language.bounds(*texts["test"]),
+    }
+
+
+def prepare_text(scale: Scale, folder: Path, text: Path, hub: Path | None) -> dict[str, Any]:
+    """Cut the text into segments of word pieces, and take labelled rows from AG News."""
     files = [text / f"train-{shard:02d}.txt.xz" for shard in range(scale.shards)]
     documents = [load_corpus(file).documents for file in files]
     tokenizer = train_wordpiece(documents[0], scale.vocab_size)
@@ -176,8 +255,10 @@ def prepare(scale: Scale, folder: Path, text: Path | None, hub: Path | None) -> 
         get_size(scale.base.size).embedding_size,
         ignore_ids=tokenizer.all_special_ids,
     )
-    facts = {
-        "cooccurrence_seconds": time.perf_counter() - started,
+    seconds = time.perf_counter() - started
+    np.save(folder / "words.npy", words.numpy())
+    return {
+        "cooccurrence_seconds": seconds,
         "vocabulary": len(tokenizer),
         "train_tokens": segments.num_tokens,
         "unigram_entropy": unigram_entropy(held_out.input_ids, tokenizer.all_special_ids),
@@ -186,11 +267,6 @@ def prepare(scale: Scale, folder: Path, text: Path | None, hub: Path | None) -> 
         ),
         "files": {file.name: recorded.hash_file(file) for file in [*files, text / "valid.txt.xz"]},
     }
-    np.save(folder / "words.npy", words.numpy())
-    partial = facts_file.with_suffix(".partial")
-    partial.write_text(json.dumps(facts, indent=1) + "\n")
-    partial.replace(facts_file)
-    return facts
 
 
 # ---------------------------------------------------------------- one run
@@ -220,16 +296,20 @@ def run_file(folder: Path, config: PretrainingConfig) -> Path:
     return folder / "runs" / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.json"
 
 
-def read_run(folder: Path, config: PretrainingConfig, fine_tune: bool) -> dict[str, Any] | None:
+def read_run(
+    folder: Path, config: PretrainingConfig, tuning: Tuning | None
+) -> dict[str, Any] | None:
     """The run with these settings; None if it was not made, or not judged on labelled rows so."""
     path = run_file(folder, config)
     if not path.is_file():
         return None
     made: dict[str, Any] = json.loads(path.read_text())
-    return made if not fine_tune or made["fine_tuning"] == SETTINGS else None
+    return made if tuning is None or made["fine_tuning"] == asdict(tuning) else None
 
 
-def run(config: PretrainingConfig, folder: Path, scale: Scale, fine_tune: bool) -> dict[str, Any]:
+def run(
+    config: PretrainingConfig, folder: Path, scale: Scale, tuning: Tuning | None
+) -> dict[str, Any]:
     """Pre-train once, judge at every point, keep the result; returns the last point."""
     if scale.threads:
         torch.set_num_threads(scale.threads)
@@ -248,9 +328,10 @@ def run(config: PretrainingConfig, folder: Path, scale: Scale, fine_tune: bool) 
 
     def judge(entry: dict[str, Any]) -> None:
         point = entry | {"flops": cost.step * entry["step"]}
-        if fine_tune:
+        if tuning:
             encoder = model.discriminator.electra
-            point["accuracy"] = fine_tuned_accuracy(encoder, rows, config.seed, config.precision)
+            found = fine_tuned_accuracy(encoder, rows, tuning, config.seed, config.precision)
+            point["accuracy"] = found
         points.append(point)
 
     started = time.perf_counter()
@@ -273,7 +354,7 @@ def run(config: PretrainingConfig, folder: Path, scale: Scale, fine_tune: bool) 
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops_per_step": {"generator": cost.generator, "kept": cost.main},
         "wall_seconds": time.perf_counter() - started,
-        "fine_tuning": SETTINGS if fine_tune else None,
+        "fine_tuning": tuning and asdict(tuning),
         "points": points,
     }
     path = run_file(folder, config)
@@ -285,16 +366,20 @@ def run(config: PretrainingConfig, folder: Path, scale: Scale, fine_tune: bool) 
 
 
 def run_missing(
-    configs: Sequence[PretrainingConfig], folder: Path, scale: Scale, fine_tune: bool, jobs: int
+    configs: Sequence[PretrainingConfig],
+    folder: Path,
+    scale: Scale,
+    tuning: Tuning | None,
+    jobs: int,
 ) -> None:
     """Run what is not there yet, `jobs` at a time, each in a process of its own."""
-    missing = [c for c in configs if read_run(folder, c, fine_tune) is None]
+    missing = [c for c in configs if read_run(folder, c, tuning) is None]
     print(f"{len(configs) - len(missing)} of {len(configs)} runs are there", flush=True)
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        running = {pool.submit(run, c, folder, scale, fine_tune): c for c in missing}
+        running = {pool.submit(run, c, folder, scale, tuning): c for c in missing}
         for done, future in enumerate(as_completed(running), 1):
             last = future.result()
             figures = {name: round(last[name], 4) for name in METRICS if name in last}
@@ -370,7 +455,8 @@ def analyse(
             if one["flops_per_step"] == first["flops_per_step"]
         ]
         speeds = [p["tokens_per_second"] for one in alike for p in one["points"][1:]]
-        start = facts["cooccurrence_seconds"] * (first["config"]["embeddings"] == "cooccurrence")
+        counted = first["config"]["embeddings"] == "cooccurrence"
+        start = facts["cooccurrence_seconds"] if counted else 0.0
         entry["tokens_per_second"] = max(speeds)
         curves[arm]["seconds"] = [
             round(start + tokens / max(speeds), 2) for tokens in curves[arm]["tokens"]
@@ -396,7 +482,7 @@ def main(experiment: Experiment, description: str) -> None:
     parser.add_argument("--work", type=Path, required=True, help="keeps data and finished runs")
     parser.add_argument("--text", type=Path, help="needed once, to prepare the data")
     parser.add_argument("--hub", type=Path, help="labelled data; else ELECTRA_TUTORIAL_HUB_DIR")
-    parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--scale", choices=SCALES, default=experiment.scale)
     parser.add_argument("--seeds", type=int, default=experiment.seeds)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a process each")
     parser.add_argument("--dry-run", action="store_true", help="a few steps; nothing is recorded")
@@ -410,7 +496,8 @@ def main(experiment: Experiment, description: str) -> None:
     points = experiment.points or scale.points
     arms = {arm: with_points(config, points) for arm, config in arms.items()}
     configs = [replace(c, seed=seed) for seed in range(options.seeds) for c in arms.values()]
-    run_missing(configs, folder, scale, experiment.fine_tune, options.jobs)
+    tuning = scale.tuning if experiment.fine_tune else None
+    run_missing(configs, folder, scale, tuning, options.jobs)
 
     runs: dict[str, list[dict[str, Any]]] = {
         arm: [
@@ -428,15 +515,16 @@ def main(experiment: Experiment, description: str) -> None:
     results |= {
         "scale": options.scale,
         "base": asdict(scale.base),
-        "fine_tuning": SETTINGS if experiment.fine_tune else None,
+        "fine_tuning": tuning and asdict(tuning),
         "code_versions_of_runs": sorted({one["code_version"] for one in everything}),
         "facts": {key: value for key, value in facts.items() if key not in ("files", "labelled")},
     }
-    name = experiment.name if options.scale == "cpu" else f"{experiment.name}_{options.scale}"
+    as_meant = options.scale == experiment.scale
+    name = experiment.name if as_meant else f"{experiment.name}_{options.scale}"
     recorded.write(
         name,
         seeds=range(options.seeds),
-        data=facts["files"] | ({"labelled": facts["labelled"]} if experiment.fine_tune else {}),
+        data=facts["files"] | ({"labelled": facts["labelled"]} if tuning else {}),
         seconds=sum(one["wall_seconds"] for one in everything),
         results=results,
         curves=curves,

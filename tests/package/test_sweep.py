@@ -26,13 +26,13 @@ NAMES = (
 @pytest.fixture
 def sweep(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(EXPERIMENTS)
-    for name in ("sweep", "quality", *NAMES):
+    for name in ("sweep", "quality", "language", *NAMES):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("sweep")
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize("scale", ["language", "cpu", "gpu"])
 def test_every_arm_is_a_run_of_its_own(sweep: Any, tmp_path: Path, name: str, scale: str) -> None:
     experiment = importlib.import_module(name).EXPERIMENT
     assert experiment.name == name
@@ -50,7 +50,7 @@ def test_experiments_share_the_base_arm(sweep: Any, tmp_path: Path) -> None:
         assert sweep.run_file(tmp_path, reference) == sweep.run_file(tmp_path, base)
 
 
-@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize("scale", ["language", "cpu", "gpu"])
 def test_equal_compute_gives_bert_more_steps(sweep: Any, scale: str) -> None:
     experiment = importlib.import_module("objectives").EXPERIMENT
     chosen = sweep.SCALES[scale]
@@ -108,11 +108,40 @@ def test_a_run_without_labelled_rows_does_not_count_where_they_are_asked(
     path = sweep.run_file(tmp_path, base)
     path.parent.mkdir()
     path.write_text(sweep.json.dumps(_made(base, 0.6)))
-    assert sweep.read_run(tmp_path, base, fine_tune=False) is not None
-    assert sweep.read_run(tmp_path, base, fine_tune=True) is None
-    assert sweep.read_run(tmp_path, replace(base, seed=1), fine_tune=False) is None
+    assert sweep.read_run(tmp_path, base, None) is not None
+    assert sweep.read_run(tmp_path, base, sweep.SCALES["cpu"].tuning) is None
+    assert sweep.read_run(tmp_path, replace(base, seed=1), None) is None
 
 
 def test_missing_data_is_one_sentence(sweep: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name the text with --text"):
         sweep.prepare(sweep.SCALES["cpu"], tmp_path / "data", None, None)
+
+
+def test_the_language_is_judged_by_its_own_probabilities(sweep: Any) -> None:
+    """The forward-backward algorithm against the sum over all walks, for short texts."""
+    language = importlib.import_module("language").Language.draw()
+    states, symbols = language.sample(5, 3, seed=1)
+    walks = np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    for text, found in zip(symbols, language.posterior(symbols), strict=True):
+        weights = language.start[walks[:, 0]]
+        for place in range(3):
+            weights = weights * language.emissions[walks[:, place], text[place]]
+            if place:
+                weights = weights * language.transitions[walks[:, place - 1], walks[:, place]]
+        for place in range(3):
+            sums = np.bincount(walks[:, place], weights, minlength=16)
+            np.testing.assert_allclose(found[place], sums / sums.sum(), atol=1e-12)
+    bounds = language.bounds(*language.sample(500, 14, seed=2))
+    assert 0.8 < bounds["symbol_alone"] < 0.95 < bounds["ceiling"] < 1
+
+
+def test_the_language_needs_no_text(sweep: Any, tmp_path: Path) -> None:
+    scale = replace(sweep.SCALES["language"], held_out=8, rows=(5, 7))
+    facts = sweep.prepare(scale, tmp_path, None, None)
+    assert facts["vocabulary"] == scale.vocab_size
+    rows = sweep.LabelledRows.open(tmp_path / "labelled.npz", *scale.rows)
+    assert rows.train_ids.shape == rows.train_labels.shape == (5, 16)
+    assert (rows.test_labels[:, [0, -1]] == sweep.IGNORED).all()
+    assert rows.test_labels[:, 1:-1].min() >= 0
+    assert sweep.prepare(scale, tmp_path, None, None) == facts
