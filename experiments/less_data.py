@@ -52,7 +52,9 @@ ARMS = {"topics": ("bag_of_words", "mini", "adapted"), "messages": ("bag_of_word
 SEEDS = 3
 STEPS = 60  # of fine-tuning, about: fewer texts are passed more often
 # As in chapter 5.3: mini is smaller than Small, and few rows make few steps.
-CONFIG = FineTuningConfig(learning_rate=7e-4, layerwise_decay=1.0, dropout=0.0, max_length=64)
+CONFIG = FineTuningConfig(
+    learning_rate=7e-4, layerwise_decay=1.0, dropout=0.0, max_length=64, onednn=True
+)
 FURTHER = PretrainingConfig(
     size="mini",
     steps=60,
@@ -61,6 +63,7 @@ FURTHER = PretrainingConfig(
     sequence_length=64,
     learning_rate=2e-4,
     dropout=0.0,
+    onednn=True,
     log_every=60,
     evaluate_every=60,
     save_every=60,
