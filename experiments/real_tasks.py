@@ -8,7 +8,7 @@ The data sets are read from the folder named by ELECTRA_TUTORIAL_HUB_DIR (source
 
 - mini: the pre-trained discriminator;
 - random: the same network from random weights;
-- bag_of_words, word_overlap, commonest_tags, best_sentences: what `baselines.py` says of them.
+- bag_of_words, word_overlap, commonest_tags, best_sentences: what `simple_methods.py` says of them.
 
 The seed draws the training and validation rows (the same for all arms), the new weights and the
 order. mini and random each get the learning rate, of two, that is better on validation with the
@@ -32,12 +32,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from baselines import baselines_of
 from datasets import Dataset
+from simple_methods import baselines_of
 
 from electra_tutorial import recorded
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.finetuning import evaluate, fine_tune
+from electra_tutorial.heads import AnyEvaluation, Evaluation
 from electra_tutorial.tasks import Task, load_task
 
 TASKS = ("ag_news", "sst2", "cola", "mrpc", "stsb", "rte", "conll2003", "wnut17", "squad")
@@ -46,9 +47,13 @@ SEEDS = 5
 RATES = (5e-4, 1e-3)
 VALIDATION_ROWS = 300
 CONFIG = FineTuningConfig(
-    layerwise_decay=1.0, epochs=6, batch_size=16, dropout=0.0, max_length=64, window_overlap=32
+    layerwise_decay=1.0, epochs=4, batch_size=16, dropout=0.0, max_length=64, window_overlap=16
 )
-LONGER = {"mrpc": 128, "rte": 128, "squad": 128}  # tokens; the others fit into 64
+OTHERS: dict[str, dict[str, int]] = {  # texts that do not fit into 64 tokens
+    "mrpc": {"max_length": 128},
+    "rte": {"max_length": 128},
+    "squad": {"max_length": 128, "epochs": 2},
+}
 ALSO = {"f1": "exact_match", "spearman": "pearson", "matthews": "accuracy"}
 # Development sets, full training sets. None of the other tasks is in the paper.
 PAPER = {
@@ -69,13 +74,43 @@ def part(rows: Dataset, count: int | None, seed: int) -> Dataset:
     return rows.select(order[:count].tolist())
 
 
-def run(task: Task, arm: str, seed: int, rates: tuple[float, ...]) -> dict[str, Any]:
+def run(
+    task: Task, arm: str, seed: int, rates: tuple[float, ...], precision: str
+) -> dict[str, Any]:
     """Train once with each rate, keep the better one, measure on test; and what it took."""
     started = time.perf_counter()
-    choice: dict[str, Any] = {}
+    # The weights are cast anew in every forward pass: kept copies would miss the optimiser's steps.
+    autocast = torch.autocast(
+        "cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+    )
+    with autocast:
+        found, choice = train_and_judge(task, arm, seed, rates)
+    also = ALSO.get(task.metric, "")
+    return {
+        "task": task.name,
+        "arm": arm,
+        "rows": len(task.train),
+        "seed": seed,
+        "precision": precision,
+        "metric": task.metric,
+        "score": found.metrics[task.metric],
+        "also": {also: found.metrics[also]} if also in found.metrics else {},
+        "test_rows": len(task.test),
+        "confusion_matrix": found.confusion_matrix.tolist()
+        if isinstance(found, Evaluation)
+        else None,
+        **choice,
+        "revision": task.revision,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def train_and_judge(
+    task: Task, arm: str, seed: int, rates: tuple[float, ...]
+) -> tuple[AnyEvaluation, dict[str, Any]]:
+    """The evaluation on test and, of a network, what was chosen on validation."""
     if arm in NETWORKS:
-        length = LONGER.get(task.name, CONFIG.max_length)
-        config = replace(CONFIG, seed=seed, max_length=length)
+        config = replace(CONFIG, seed=seed, **OTHERS.get(task.name, {}))
         tried = {
             rate: fine_tune(
                 "mini", task, replace(config, learning_rate=rate), from_scratch=arm == "random"
@@ -84,39 +119,27 @@ def run(task: Task, arm: str, seed: int, rates: tuple[float, ...]) -> dict[str, 
         }
         validation = {rate: r.validation.metrics[task.metric] for rate, r in tried.items()}
         rate = max(rates, key=lambda rate: validation[rate])
-        choice = {
-            "learning_rate": rate,
-            "validation": {str(r): score for r, score in validation.items()},
-            "best_epoch": tried[rate].best_epoch,
-            "training_seconds": tried[rate].seconds,
-        }
+        best = tried[rate]
         found = evaluate(
-            tried[rate].model,
-            tried[rate].tokenizer,
+            best.model,
+            best.tokenizer,
             task.test,
             task.label_names,
-            max_length=length,
-            window_overlap=CONFIG.window_overlap,
+            max_length=config.max_length,
+            window_overlap=config.window_overlap,
         )
-    else:
-        found = baselines_of(task)[arm](task)
-    also = ALSO.get(task.metric, "")
-    return {
-        "task": task.name,
-        "arm": arm,
-        "rows": len(task.train),
-        "seed": seed,
-        "metric": task.metric,
-        "score": found.metrics[task.metric],
-        "also": {also: found.metrics[also]} if also in found.metrics else {},
-        "test_rows": len(task.test),
-        **choice,
-        "revision": task.revision,
-        "seconds": time.perf_counter() - started,
-    }
+        return found, {
+            "learning_rate": rate,
+            "validation": {str(r): score for r, score in validation.items()},
+            "best_epoch": best.best_epoch,
+            "training_seconds": best.seconds,
+        }
+    return baselines_of(task)[arm](task), {}
 
 
-def sweep(work: Path, names: list[str], rows: int, seeds: int, questions: int | None) -> None:
+def sweep(
+    work: Path, names: list[str], rows: int, seeds: int, questions: int | None, precision: str
+) -> None:
     """Do every run that WORK does not hold yet."""
     work.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -137,7 +160,7 @@ def sweep(work: Path, names: list[str], rows: int, seeds: int, questions: int | 
                 if arm in NETWORKS and seed:
                     first = json.loads(run_file(work, name, rows, arm, 0).read_text())
                     rates = (first["learning_rate"],)
-                figures = run(task, arm, seed, rates)
+                figures = run(task, arm, seed, rates, precision)
                 unfinished = path.with_suffix(".unfinished")
                 unfinished.write_text(json.dumps(figures, indent=1, allow_nan=False))
                 unfinished.rename(path)
@@ -181,7 +204,8 @@ def summary(runs: list[dict[str, Any]], rows: int, seeds: int) -> dict[str, Any]
         "rows": rows,
         "validation_rows": VALIDATION_ROWS,
         "config": asdict(CONFIG) | {"learning_rate": list(RATES)},
-        "longer": LONGER,
+        "other_settings": OTHERS,
+        "precision": runs[0]["precision"],
         "paper": PAPER,
     }
     there = {figures["task"] for figures in runs}
@@ -213,6 +237,11 @@ def summary(runs: list[dict[str, Any]], rows: int, seeds: int) -> dict[str, Any]
                 for arm, found in arms.items()
                 if found[0]["also"]
             },
+            "confusion_matrices": {
+                arm: [figures["confusion_matrix"] for figures in found]
+                for arm, found in arms.items()
+                if found[0]["confusion_matrix"]
+            },
             "learning_rate": {arm: arms[arm][0]["learning_rate"] for arm in NETWORKS},
             "seconds": {
                 arm: float(np.mean([figures["seconds"] for figures in found[1:] or found]))
@@ -233,6 +262,9 @@ def main() -> None:
         "--questions", type=int, default=1000, help="of SQuAD's 10,570 in the test; 0: all"
     )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; all if absent")
+    parser.add_argument(
+        "--precision", default="bf16", choices=["bf16", "fp32"], help="of matrix products on a CPU"
+    )
     parser.add_argument("--publish", action="store_true", help="record the finished runs")
     options = parser.parse_args()
     if options.threads:
@@ -240,7 +272,15 @@ def main() -> None:
     if options.publish:
         publish(options.work, options.rows)
     else:
-        sweep(options.work, options.tasks, options.rows, options.seeds, options.questions or None)
+        questions = options.questions or None
+        sweep(
+            options.work,
+            options.tasks,
+            options.rows,
+            options.seeds,
+            questions,
+            options.precision,
+        )
 
 
 if __name__ == "__main__":
