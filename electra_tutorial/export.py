@@ -264,6 +264,11 @@ class OnnxModel:
         }
         return {name: np.array(column, dtype=np.int64) for name, column in columns.items()}
 
+    def run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """The logits of what `encode()` gave: (batch, classes) or (batch, seq_len)."""
+        (logits,) = self._session.run(["logits"], batch)
+        return np.asarray(logits)
+
     def logits(
         self,
         texts: Sequence[str],
@@ -283,7 +288,7 @@ class OnnxModel:
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             part = {name: rows[places, : lengths[places[0]]] for name, rows in batch.items()}
-            (logits,) = self._session.run(["logits"], part)
+            logits = self.run(part)
             for place, row in zip(places.tolist(), logits, strict=True):
                 found[place] = row if self.kind == "classification" else row[: lengths[place]]
         return [found[place] for place in range(len(order))]
