@@ -44,7 +44,7 @@ def test_every_arm_is_a_run_of_its_own(sweep: Any, tmp_path: Path, name: str, sc
 
 def test_experiments_share_the_base_arm(sweep: Any, tmp_path: Path) -> None:
     base = sweep.SCALES["cpu"].base
-    for name in ("objectives", "discriminator_weight", "generator_size", "mask_rate"):
+    for name in ("objectives", "discriminator_weight", "generator_size", "mask_rate", "sharing"):
         experiment = importlib.import_module(name).EXPERIMENT
         reference = experiment.arms(base)[experiment.reference]
         assert sweep.run_file(tmp_path, reference) == sweep.run_file(tmp_path, base)
