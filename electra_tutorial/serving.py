@@ -50,14 +50,14 @@ class Limits:
         return 1_000 + self.texts * (self.characters * MOST_BYTES_PER_CHARACTER + 10)
 
 
-class Question(BaseModel):
+class PredictRequest(BaseModel):
     """The body of a request."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     texts: list[str]
 
 
-class Answer(BaseModel):
+class PredictedText(BaseModel):
     """What the model says of one text."""
 
     label: str
@@ -65,10 +65,10 @@ class Answer(BaseModel):
     probabilities: dict[str, float]
 
 
-class Answers(BaseModel):
+class PredictReply(BaseModel):
     """The body of a reply, one answer for each text, in their order."""
 
-    answers: list[Answer]
+    answers: list[PredictedText]
 
 
 class Health(BaseModel):
@@ -122,13 +122,13 @@ def create_app(
 
     # Not `async`: FastAPI runs it in a thread, so that a long batch does not stop other requests.
     @app.post("/predict")
-    def predict(question: Question) -> Answers:
-        _check_size(question.texts, limits)
+    def predict(request: PredictRequest) -> PredictReply:
+        _check_size(request.texts, limits)
         try:
-            answers = model.predict(question.texts)
+            answers = model.predict(request.texts)
         except ValueError as error:  # says which text is the matter, and why
             raise HTTPException(422, str(error)) from error
-        return Answers(answers=[Answer(**asdict(answer)) for answer in answers])
+        return PredictReply(answers=[PredictedText(**asdict(answer)) for answer in answers])
 
     return app
 
