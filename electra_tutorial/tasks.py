@@ -378,16 +378,47 @@ def _read_hub(info: TaskInfo) -> tuple[dict[str, Mapping[str, Any]], str]:
         with _no_progress_bars():
             branch = {"revision": info.hub_revision} if info.hub_revision else {}
             received = datasets.load_dataset(str(info.hub_id), info.config, **branch)
-    except LOADING_ERRORS as error:
+    except Exception as error:  # the hub's client has transport errors of a class of their own
+        what, remedy = _trouble(error)
         raise ConnectionError(
-            f"Task {info.name!r} cannot be had from the hub as {info.hub_id!r} "
-            f"({_first_line(error)}): check the network, or use source='directory', or the "
-            "built-in task 'topics'."
+            f"Task {info.name!r} cannot be had from the hub as {info.hub_id!r} ({what}): {remedy}, "
+            "or use source='directory', or the built-in task 'topics'."
         ) from error
-    # datasets records what it read as hf://datasets/<id>@<commit>/<file>.
-    sources = " ".join(map(str, next(iter(received.values())).info.download_checksums or ()))
-    commit = re.search(r"@([0-9a-f]{40})", sources)
-    return _columns(info, received), commit[1] if commit else "not stated by the hub"
+    return _columns(info, received), _commit(next(iter(received.values())))
+
+
+def _trouble(error: BaseException) -> tuple[str, str]:
+    """What went wrong between here and the hub, and what to do: two parts of one sentence."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    kinds = {type(link).__name__ for link in chain}
+    statuses = [getattr(getattr(link, "response", None), "status_code", None) for link in chain]
+    status = next(filter(None, statuses), None)
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        return "the hub knows no such data set, or keeps it private", "check the id"
+    if "scripts are no longer supported" in str(error):
+        return "there it is a script, and scripts are not run", "get a copy in plain files"
+    if status is not None:
+        return f"the hub answered {status}", "try again later"
+    if any(kind.endswith("Timeout") for kind in kinds):
+        return "the hub stopped sending", "try again: what was received is kept"
+    if kinds & {"RemoteProtocolError", "ReadError"} or "Consistency check" in str(error):
+        return "the download broke off", "try again"
+    if "DatasetGenerationError" in kinds:
+        return "a file that was received cannot be read", "delete it from the cache and try again"
+    return _first_line(error), "check the network"
+
+
+def _commit(split: Dataset) -> str:
+    """The commit that a split of the hub was read at."""
+    # datasets may record what it read, as hf://datasets/<id>@<commit>/<file>; and it keeps the rows
+    # in a folder that is named after the commit.
+    folders = [Path(file["filename"]).parent.name for file in split.cache_files]
+    for place in [*(split.info.download_checksums or ()), *folders]:
+        if commit := re.search(r"(?:^|@)([0-9a-f]{40})(?:/|$)", str(place)):
+            return commit[1]
+    return "not stated by the hub"
 
 
 def _columns(info: TaskInfo, received: Any) -> dict[str, Mapping[str, Any]]:
@@ -458,5 +489,5 @@ def _no_progress_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
