@@ -221,7 +221,9 @@ class OnnxModel:
                 raise FileNotFoundError(f"There is no {path.name} in {folder}: {how}.")
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads or 0  # 0: ONNX Runtime counts the cores
-        settings.log_severity_level = 3  # errors only
+        # Errors only: it would otherwise tell stderr which devices a machine does not have.
+        onnxruntime.set_default_logger_severity(3)
+        settings.log_severity_level = 3
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             self.kind: str = facts["kind"]
