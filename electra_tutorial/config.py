@@ -209,6 +209,7 @@ class FineTuningConfig:
     ``max_length`` 512. ``window_overlap``: tokens that two neighbouring windows of a long context
     share, in question answering. ``official_layer_decay_exponent``: count one level too many below
     the head, as the released code does (see :func:`electra_tutorial.finetuning.layer_rates`).
+    ``bias_correction``: false is the released code's Adam, whose early steps are larger.
     ``onednn``: on a CPU, give the float32 products to oneDNN where that is measured to be faster.
     """
 
@@ -222,6 +223,7 @@ class FineTuningConfig:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-6
+    bias_correction: bool = True
     max_grad_norm: float = 1.0
     dropout: float = 0.1
     max_length: int = 128

@@ -41,6 +41,7 @@ from electra_tutorial.encoding import LengthGroupedBatches, collate, length_of
 from electra_tutorial.encoding import encode as encode
 from electra_tutorial.heads import HEADS, AnyEvaluation, Evaluation, Head
 from electra_tutorial.metrics import accuracy
+from electra_tutorial.optimization import AdamWithoutBiasCorrection, learning_rate_factor
 from electra_tutorial.prediction import Prediction as Prediction
 from electra_tutorial.prediction import classify as classify
 from electra_tutorial.prediction import evaluate
@@ -49,7 +50,6 @@ from electra_tutorial.products import use_faster_products
 from electra_tutorial.questions import AnswerEvaluation
 from electra_tutorial.tasks import Task
 from electra_tutorial.tokenization import load_tokenizer
-from electra_tutorial.training import learning_rate_factor
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,10 @@ def fine_tune(
         batch_sampler=sampler,
         collate_fn=lambda rows: collate([row for row, _ in rows], [label for _, label in rows]),
     )
-    bare = torch.optim.AdamW(
+    adam = torch.optim.AdamW if config.bias_correction else AdamWithoutBiasCorrection
+    bare = adam(
         parameter_groups(model, config),
+        lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
     )

@@ -326,6 +326,18 @@ def test_parameter_groups_hold_every_parameter_once(checkpoint: Path) -> None:
         assert decays[id(parameter)] == (0 if exempt else 0.01), name
 
 
+def test_the_released_codes_adam_makes_a_larger_first_step(checkpoint: Path) -> None:
+    start, _ = finetuning.load_classifier(checkpoint, NAMES, QUICK)
+    config = replace(QUICK, epochs=1, batch_size=48, warmup_fraction=0.0, learning_rate=1e-4)
+    steps = []
+    for correction in (True, False):
+        result = fine_tune(checkpoint, make_task(), replace(config, bias_correction=correction))
+        change = result.model.classifier.out_proj.bias - start.classifier.out_proj.bias
+        steps.append(change.abs().mean().item())
+    # One step of Adam is the rate; without the correction (1 - 0.9) / sqrt(1 - 0.999) of it.
+    assert steps == pytest.approx([1e-4, 1e-4 * 0.1 / 0.001**0.5], rel=0.02)
+
+
 def test_every_epoch_has_an_order_of_its_own(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
