@@ -43,7 +43,7 @@ from electra_tutorial.hints import hinted_questions, separate_token_types
 from electra_tutorial.metrics import question_metrics
 from electra_tutorial.prediction import evaluate
 from electra_tutorial.products import use_faster_products
-from electra_tutorial.tasks import Task, load_task
+from electra_tutorial.tasks import load_task
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import learning_rate_factor
 
@@ -76,21 +76,23 @@ def short(rows: Dataset, count: int, tokenizer: Any, seed: int) -> Dataset:
     return rows.select(sorted(drawn.tolist()))
 
 
-def load() -> tuple[Dataset, Dataset, Task]:
-    """The questions to learn and those to be measured by, the same for all arms."""
-    tokenizer = load_tokenizer("mini")
-    task = load_task("squad", source="directory", quiet=True)
-    return (
-        short(task.train, QUESTIONS, tokenizer, seed=0),
-        short(task.test, TEST_QUESTIONS, tokenizer, seed=0),
-        task,
-    )
+def load(work: Path) -> tuple[Dataset, Dataset, str]:
+    """The questions to learn, those to be measured by, and SQuAD's revision; kept in `work`."""
+    folder, note = work / "questions", work / "revision.txt"
+    if not note.is_file():
+        tokenizer = load_tokenizer("mini")
+        task = load_task("squad", source="directory", quiet=True)
+        short(task.train, QUESTIONS, tokenizer, seed=0).save_to_disk(str(folder / "train"))
+        short(task.test, TEST_QUESTIONS, tokenizer, seed=0).save_to_disk(str(folder / "test"))
+        note.write_text(task.revision)
+    train, test = (Dataset.load_from_disk(str(folder / name)) for name in ("train", "test"))
+    return train, test, note.read_text()
 
 
 def learn(work: Path, arm: str, minutes: float) -> None:
     """Train for `minutes` from where WORK stands, and keep the state."""
     stop = time.perf_counter() + 60 * minutes
-    train, test, _ = load()
+    train, test, _ = load(work)
     environment.seed_everything(CONFIG.seed)
     head = HEADS["question-answering"]
     model, tokenizer = load_for_tuning(head, "mini", (), CONFIG, from_scratch=arm == "random_hint")
@@ -152,7 +154,7 @@ def learn(work: Path, arm: str, minutes: float) -> None:
 
 def publish(work: Path) -> None:
     """Write the record of the complete runs and of the rule that needs no training."""
-    train, test, task = load()
+    train, test, revision = load(work)
     states = {arm: torch.load(work / f"{arm}.pt", weights_only=True) for arm in ARMS}
     last = CONFIG.epochs * (len(train) // CONFIG.batch_size)
     for arm, state in states.items():
@@ -171,7 +173,7 @@ def publish(work: Path) -> None:
         command="python experiments/question_answering.py --work WORK --arm ARM",
         seeds=[CONFIG.seed],
         data={
-            "squad": {"source": "directory", "revision": task.revision},
+            "squad": {"source": "directory", "revision": revision},
             "questions": recorded.hash_texts(texts),
         },
         seconds=sum(state["seconds"] for state in states.values()),
