@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.util
 import json
@@ -58,6 +59,29 @@ def test_the_package_asks_for_lower_bounds_only(project: dict[str, Any]) -> None
     for wanted in project["dependencies"]:
         operators = [specifier.operator for specifier in Requirement(wanted).specifier]
         assert operators == [">="], wanted
+
+
+def test_colab_installs_what_the_chapters_import(project: dict[str, Any]) -> None:
+    """Colab gets the package's dependencies and the extra `chapters`; it has IPython itself."""
+    extras = project["optional-dependencies"]
+    wanted = [
+        *project["dependencies"],
+        *(w for n in ("chapters", "export", "serve") for w in extras[n]),
+    ]
+    installed = {canonicalize_name(Requirement(name).name) for name in wanted} | {"ipython"}
+    for name in installed - {"electra-tutorial"}:  # and what these need themselves
+        needed = [Requirement(text) for text in importlib.metadata.requires(name) or []]
+        installed = installed | {canonicalize_name(r.name) for r in needed if r.marker is None}
+    homes = importlib.metadata.packages_distributions()
+    for name, notebook in gates.Book().notebooks.items():
+        for cell in gates.code_cells(notebook):
+            for node in ast.walk(ast.parse(gates.source(cell))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.level == 0:
+                    names = [str(node.module)]
+                for module in {name.partition(".")[0] for name in names} - sys.stdlib_module_names:
+                    found = {canonicalize_name(home) for home in homes.get(module, [module])}
+                    assert found & installed, f"{name} imports {module}, which Colab may not have"
 
 
 @pytest.mark.skipif(not PINNED, reason="only `make` says that the environment is the pinned one")
