@@ -30,8 +30,8 @@ from electra_tutorial.tasks import Task
 WORD = re.compile(r"\w+(?:[.,'’-]\w+)*")
 LONGEST_RUN = 5  # words of an answer that `nearest_span()` gives
 BATCH = 64  # sentences that `word_vectors()` reads at once
-# How much the vectors weigh beside the features, whose values are 0 and 1. Twice as much is worse on
-# the validation split of the built-in entities.
+# How much the vectors weigh beside the features, whose values are 0 and 1. Twice as much is worse
+# on the validation split of the built-in entities.
 VECTOR_SCALE = 0.1
 
 # From sentences to an array (words, numbers) for each.
