@@ -170,12 +170,16 @@ def fine_tune(
         batch_sampler=sampler,
         collate_fn=lambda rows: collate([row for row, _ in rows], [label for _, label in rows]),
     )
-    adam = torch.optim.AdamW if config.bias_correction else AdamWithoutBiasCorrection
-    bare = adam(
-        parameter_groups(model, config),
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        eps=config.adam_epsilon,
+    settings: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "betas": (config.adam_beta1, config.adam_beta2),
+        "eps": config.adam_epsilon,
+    }
+    groups = parameter_groups(model, config)
+    bare: torch.optim.Optimizer = (
+        torch.optim.AdamW(groups, fused=True, **settings)  # one kernel for all parameters
+        if config.bias_correction
+        else AdamWithoutBiasCorrection(groups, **settings)
     )
     steps = config.epochs * len(sampler)
     warmup = round(config.warmup_fraction * steps)
