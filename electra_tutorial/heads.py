@@ -302,8 +302,10 @@ class EntityHead:
         encoded, words_of_pieces = encode_words(tokenizer, sentences, max_length, model_config)
         labels = []
         for numbers, words in zip(tags, words_of_pieces, strict=True):
-            first = [word is not None and word not in words[:i] for i, word in enumerate(words)]
-            labels.append([numbers[w] if f else IGNORED for w, f in zip(words, first, strict=True)])
+            row_labels = [IGNORED] * len(words)
+            for word, place in first_pieces(words).items():
+                row_labels[place] = numbers[word]
+            labels.append(row_labels)
         return encoded, labels
 
     def judge(
@@ -326,6 +328,18 @@ class EntityHead:
         measured = entity_metrics(known, called)
         measured["loss"] = float(np.concatenate(losses).mean())
         return EntityEvaluation(known, called, measured)
+
+
+def first_pieces(words: Sequence[int | None]) -> dict[int, int]:
+    """The place of each word's first piece, given for every piece the number of its word.
+
+    [CLS] and [SEP] belong to no word: None.
+    """
+    places: dict[int, int] = {}
+    for place, word in enumerate(words):
+        if word is not None:
+            places.setdefault(word, place)
+    return places
 
 
 class ChoiceHead:

@@ -24,7 +24,7 @@ from electra_tutorial.encoding import (
     encode_words,
     length_of,
 )
-from electra_tutorial.heads import HEADS, AnyEvaluation, head_of
+from electra_tutorial.heads import HEADS, AnyEvaluation, first_pieces, head_of
 from electra_tutorial.questions import Answer, AnswerEvaluation, find_spans
 from electra_tutorial.tokenization import load_tokenizer
 
@@ -222,8 +222,7 @@ def label_words(
     entities = []
     logits = classify(model, encoded, batch_size)
     for words, scores, owners in zip(rows, logits, words_of_pieces, strict=True):
-        first = [i for i, w in enumerate(owners) if w is not None and w not in owners[:i]]
-        shares = softmax(scores[first].astype(np.float64), axis=1)
+        shares = softmax(scores[list(first_pieces(owners).values())].astype(np.float64), axis=1)
         tags = [model_config.id2label[i] for i in shares.argmax(axis=1).tolist()]
         sure = shares.max(axis=1)
         entities.append(

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from transformers import (
     AutoModelForMultipleChoice,
@@ -19,7 +21,7 @@ from transformers import (
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import collate
 from electra_tutorial.finetuning import evaluate, fine_tune
-from electra_tutorial.heads import HEADS, head_of
+from electra_tutorial.heads import HEADS, first_pieces, head_of
 from electra_tutorial.prediction import classify
 from electra_tutorial.tasks import Task, load_task
 from electra_tutorial.tokenization import load_tokenizer
@@ -72,6 +74,12 @@ def test_a_word_that_the_tokenizer_drops_keeps_its_place(checkpoint: Path) -> No
     pieces = load_tokenizer(checkpoint).convert_ids_to_tokens(rows[0]["input_ids"])
     assert pieces == ["[CLS]", "ada", "[UNK]", "bob", "[SEP]"]
     assert labels[0] == [-100, 1, 0, 0, -100]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 5)), max_size=20))
+def test_first_pieces_are_those_that_nothing_precedes(words: list[int | None]) -> None:
+    expected = {w: i for i, w in enumerate(words) if w is not None and w not in words[:i]}
+    assert first_pieces(words) == expected
 
 
 def test_the_loss_is_that_of_transformers_over_first_pieces(checkpoint: Path) -> None:
