@@ -1,4 +1,4 @@
-"""The simple methods beside the networks, and the record of the runs; no network is trained."""
+"""Experiments on fine-tuning: simple methods, and the records of runs; no network is trained."""
 
 from __future__ import annotations
 
@@ -154,3 +154,30 @@ def test_a_draw_follows_from_the_seed(script: Any) -> None:
     assert script.part(rows, 10, 3)["n"] == script.part(rows, 10, 3)["n"]
     assert script.part(rows, 10, 3)["n"] != script.part(rows, 10, 4)["n"]
     assert sorted(script.part(rows, None, 0)["n"]) == list(range(50))
+
+
+def test_the_times_of_two_loops_are_compared_pair_by_pair(
+    script: Any,
+) -> None:
+    trainer = importlib.import_module("trainer")
+    pairs = [
+        {
+            "fine_tune": {"accuracy": 0.8 + i / 10, "seconds": 2.0 * i, "cpu_seconds": 1.0},
+            "Trainer": {"accuracy": 0.8, "seconds": 4.0, "cpu_seconds": 2.0},
+        }
+        for i in (1, 2, 4)
+    ]
+    found = trainer.summary(pairs)
+    assert found["time_ratios"]["seconds"] == [0.5, 1.0, 2.0]
+    assert found["time_ratio"] == {"seconds": 1.0, "cpu_seconds": 0.5}
+    assert found["difference"] == pytest.approx(0.7 / 3)
+    low, high = found["difference_interval"]
+    assert low < 0.7 / 3 < high
+    assert found["Trainer"]["sd"] == pytest.approx(0)
+
+
+def test_the_arms_of_the_experiment_on_instability_differ(script: Any) -> None:
+    arms = importlib.import_module("instability").ARMS
+    assert len(set(arms.values())) == len(arms)
+    fast = {name: config for name, config in arms.items() if name.startswith("5e-3")}
+    assert len({(c.warmup_fraction > 0, c.bias_correction) for c in fast.values()}) == 4
