@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -169,6 +172,22 @@ def test_a_real_server_starts_answers_and_stops(exported_classifier: Path) -> No
     assert threading.active_count() <= before + 1  # the application's own pool may stay
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{address}/health", timeout=5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
+def test_the_command_serves_until_it_is_told_to_end(exported_classifier: Path) -> None:
+    command = [sys.executable, "-m", "electra_tutorial.cli", "serve", str(exported_classifier)]
+    with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        said = server.stdout.readline()
+        try:
+            address = said.split()[0].removesuffix("/predict")
+            with urllib.request.urlopen(f"{address}/health", timeout=20) as reply:
+                assert json.load(reply)["labels"] == ["sea", "land", "sky"]
+        finally:
+            server.terminate()
+        assert server.wait(timeout=20) in (0, -signal.SIGTERM)
 
 
 def test_a_port_that_is_taken_is_named() -> None:
