@@ -37,7 +37,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("electra_tutorial") is None:  # true in a fresh Colab, false on your machine
-    address = "git+{address}"
+    address = "electra-tutorial[chapters] @ git+{address}"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", address], check=True)"""  # noqa: E501
 
 ABSOLUTE_PATH = re.compile(
