@@ -5,8 +5,9 @@
 Each arm gets as many steps as the floating-point operations of the ELECTRA arm pay for: BERT's
 masked language modelling gets more, because it has no generator (the paper gave its Small 1.45
 million steps against 1 million), All-Tokens MLM fewer, because its softmax over the vocabulary
-stands at every position. Every kept network is fine-tuned on AG News at several points of its run,
-which also draws ELECTRA against BERT's objective as quality over compute.
+stands at every position. Every kept network is fine-tuned on labelled rows at several points of its
+run (the hidden states of the language, or AG News where it read text), which also draws ELECTRA
+against BERT's objective as quality over compute.
 
 `sweep.py` says how it runs and what it writes.
 """
