@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from sklearn.linear_model import LogisticRegression
 
 from electra_tutorial.encoding import collate, encode_words
-from electra_tutorial.heads import EntityEvaluation
+from electra_tutorial.heads import EntityEvaluation, first_pieces
 from electra_tutorial.metrics import entity_metrics
 from electra_tutorial.questions import Span
 from electra_tutorial.tasks import Task
@@ -159,10 +159,8 @@ def word_vectors(
         states = encoder(**batch, output_hidden_states=True).hidden_states[layer]
         for place, hidden in enumerate(states.float().cpu().numpy(), start=start):
             vectors = np.zeros((len(sentences[place]), hidden.shape[1]), dtype=np.float32)
-            # Backwards, so that the first piece of a word is written last.
-            for piece, word in reversed(list(enumerate(owners[place]))):
-                if word is not None:
-                    vectors[word] = hidden[piece]
+            for word, piece in first_pieces(owners[place]).items():
+                vectors[word] = hidden[piece]
             found.append(vectors)
     encoder.train(was_training)
     return found

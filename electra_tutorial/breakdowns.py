@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from datasets import concatenate_datasets
 from numpy.typing import ArrayLike
-from scipy import stats
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from electra_tutorial.heads import Evaluation
 from electra_tutorial.metrics import accuracy, bootstrap_interval
+from electra_tutorial.metrics import t_interval as t_interval
 from electra_tutorial.tasks import Task
 
 VALIDATION_SHARE = 0.15
@@ -260,19 +260,3 @@ def cross_validate(
             )
         scores.append(float(evaluation.metrics[task.metric]))
     return CrossValidation(task.metric, tuple(scores), float(np.mean(scores)), t_interval(scores))
-
-
-def t_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of the mean of a few scores, by Student's t: of folds, or of training seeds.
-
-    Raises:
-        ValueError: for fewer than two scores, or a confidence outside 0 to 1.
-    """
-    if len(scores) < 2 or not 0 < confidence < 1:
-        raise ValueError(
-            f"An interval needs two scores or more and a confidence between 0 and 1, not "
-            f"{len(scores)} and {confidence}."
-        )
-    half = stats.t.ppf((1 + confidence) / 2, len(scores) - 1) * stats.sem(scores)
-    middle = float(np.mean(scores))
-    return middle - float(half), middle + float(half)

@@ -8,13 +8,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from electra_tutorial import __version__
-from electra_tutorial.cli_deployment import add_export, add_serve
+from electra_tutorial.cli_deployment import Commands, add_export, add_serve
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
 
-Commands: TypeAlias = argparse._SubParsersAction  # type: ignore[type-arg]
 # What a wrong input raises; the message says what to change. Anything else is a bug.
 REFUSALS = (
     ValueError,

@@ -48,6 +48,7 @@ from electra_tutorial.prediction import evaluate
 from electra_tutorial.prediction import predict as predict
 from electra_tutorial.products import use_faster_products
 from electra_tutorial.questions import AnswerEvaluation
+from electra_tutorial.segments import vocabulary_hash
 from electra_tutorial.tasks import Task
 from electra_tutorial.tokenization import load_tokenizer
 
@@ -414,7 +415,7 @@ def _facts(model: PreTrainedModel, tokenizer: Any, task: Task) -> dict[str, str]
         weights.update(value.numpy().tobytes())
     rows = json.dumps([task.train.to_dict(), task.validation.to_dict()]).encode()
     return {
-        "tokenizer": resuming.vocabulary_hash(tokenizer),
+        "tokenizer": vocabulary_hash(tokenizer),
         "set of rows": hashlib.sha256(rows).hexdigest()[:16],
         "checkpoint or head to start from": weights.hexdigest()[:16],
     }

@@ -404,6 +404,22 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def t_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of the mean of a few scores, by Student's t: of folds, or of training seeds.
+
+    Raises:
+        ValueError: for fewer than two scores, or a confidence outside 0 to 1.
+    """
+    if len(scores) < 2 or not 0 < confidence < 1:
+        raise ValueError(
+            f"An interval needs two scores or more and a confidence between 0 and 1, not "
+            f"{len(scores)} and {confidence}."
+        )
+    half = stats.t.ppf((1 + confidence) / 2, len(scores) - 1) * stats.sem(scores)
+    middle = float(np.mean(scores))
+    return middle - float(half), middle + float(half)
+
+
 def _array(values: Any) -> np.ndarray:
     """`values` as NumPy sees them; a tensor may need gradients, lie on a GPU or be in bf16."""
     if hasattr(values, "detach"):

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
-from electra_tutorial.corpora import Segments
+from electra_tutorial.segments import Segments, vocabulary_hash
 
 STATE = "state.json"
 MODEL = "model.safetensors"
@@ -163,14 +163,8 @@ def save_checkpoint(
 # ---------------------------------------------------------------- load
 
 
-def vocabulary_hash(tokenizer: Any) -> str:
-    """A short hash of all tokens and their numbers."""
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
-    return hashlib.sha256(vocabulary).hexdigest()[:16]
-
-
 def fingerprints(tokenizer: Any, segments: Segments) -> dict[str, str]:
-    """Short hashes of the vocabulary, and of the segments' number, length and a thousand rows."""
+    """Hashes of the vocabulary, and of the segments' number, length and a thousand rows."""
     rows = np.unique(np.linspace(0, len(segments) - 1, 1000).astype(np.int64))
     sample = np.asarray(segments.input_ids[rows]).astype(np.int32)
     text = f"{len(segments)} {segments.sequence_length} ".encode() + sample.tobytes()

@@ -28,8 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from datasets import Dataset
+from runs import draw_rows, write_whole
 from transformers import ElectraModel
 
 from electra_tutorial import recorded
@@ -53,11 +52,6 @@ LAYER = 3
 EPOCHS = {125: 12, 500: 6}
 
 
-def part(rows: Dataset, count: int, seed: int) -> Dataset:
-    """Draw `count` rows."""
-    return rows.select(np.random.default_rng(seed).permutation(len(rows))[:count].tolist())
-
-
 def frozen_vectors() -> VectorsOf:
     """What the frozen `mini` says about words, after its third layer as in the chapter."""
     model, _ = load_pretrained(ElectraModel, find_checkpoint("mini"))
@@ -69,8 +63,8 @@ def run(task: Task, arm: str, size: int, seed: int) -> dict[str, Any]:
     """Train once; the scores on the test sentences and what it took."""
     small = replace(
         task,
-        train=part(task.train, size, seed),
-        validation=part(task.validation, VALIDATION_SENTENCES, seed=0),
+        train=draw_rows(task.train, size, seed),
+        validation=draw_rows(task.validation, VALIDATION_SENTENCES, seed=0),
         test=task.test.select(range(TEST_SENTENCES)),
     )
     started = time.perf_counter()
@@ -106,9 +100,7 @@ def sweep(work: Path, arms: list[str], sizes: list[int], seeds: int) -> None:
                 if path.is_file():
                     continue
                 figures = run(task, arm, size, seed)
-                unfinished = path.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(figures))
-                unfinished.rename(path)
+                write_whole(path, figures)
                 print(f"{arm} {size} seed {seed}: {figures['f1']:.3f}", flush=True)
 
 

@@ -2,11 +2,12 @@
 
     python experiments/instability.py --work WORK [--seeds 10] [--threads 1]
 
-`mini` learns 32 rows of the built-in task `messages` (spam or wanted) with settings that differ in
-one thing from arm to arm: how long, how fast, with or without warm-up, with or without the bias
-correction of Adam (the released code has none). The seed draws the rows, the head and the order. A
-run has failed where the loss of its last epoch is no lower than 0.9 of that of guessing by the
-shares of the classes; beside it stands the accuracy on all rows of the test split.
+`mini` learns 32 rows of the built-in task `messages` (spam or wanted). One arm has the paper's
+settings. The others take more and smaller steps, and differ from each other in what their names
+say: how fast, with or without warm-up, with or without the bias correction of Adam (the released
+code has none). The seed draws the rows, the head and the order. A run has failed where the loss of
+its last epoch is no lower than 0.9 of that of guessing by the shares of the classes; beside it
+stands the accuracy on all rows of the test split.
 
 Each run is kept in WORK when it is done; a later call goes on. When all are there, the record
 experiments/results/instability.json is written.
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from runs import draw_rows, write_whole
 from scipy.stats import binomtest, entropy
 
 from electra_tutorial import recorded
@@ -49,8 +51,7 @@ ARMS = {
 def run(task: Task, config: FineTuningConfig, seed: int) -> dict[str, Any]:
     """Fine-tune once; whether it failed, and how good it is."""
     started = time.perf_counter()
-    chosen = np.random.default_rng(seed).permutation(len(task.train))[:ROWS]
-    small = replace(task, train=task.train.select(chosen.tolist()))
+    small = replace(task, train=draw_rows(task.train, ROWS, seed))
     result = fine_tune("mini", small, replace(config, seed=seed))
     guessing = float(entropy(np.bincount(small.train["label"])))
     last = result.history[-1]["train_loss"]
@@ -84,9 +85,7 @@ def main() -> None:
         for seed in range(options.seeds):
             path = options.work / f"{number}-{seed}.json"
             if not path.is_file():
-                unfinished = path.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(run(task, config, seed), allow_nan=False))
-                unfinished.rename(path)
+                write_whole(path, run(task, config, seed))
             runs.append(json.loads(path.read_text()))
         failed = sum(figures["failed"] for figures in runs)
         interval = binomtest(failed, len(runs)).proportion_ci(method="wilson")

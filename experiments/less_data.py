@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from runs import write_whole
 
 from electra_tutorial import recorded
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
@@ -185,13 +186,6 @@ def adapt(task: Task, seed: int, work: Path) -> Path:
         }
         write_whole(report, figures)
     return folder / "final" / "discriminator"
-
-
-def write_whole(path: Path, figures: dict[str, Any]) -> None:
-    """Write next to `path` and rename, so that a run is there whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(figures))
-    unfinished.rename(path)
 
 
 def sweep(work: Path, seeds: int, seconds: float) -> None:

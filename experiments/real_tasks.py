@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from runs import draw_rows, write_whole
 from simple_methods import baselines_of
 
 from electra_tutorial import recorded
@@ -66,12 +66,6 @@ PAPER = {
     "rte": {"accuracy": 66.7},
     "squad": {"exact_match": 75.8},
 }
-
-
-def part(rows: Dataset, count: int | None, seed: int) -> Dataset:
-    """Draw `count` rows, or take all where there are fewer."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    return rows.select(order[:count].tolist())
 
 
 def run(
@@ -145,12 +139,12 @@ def sweep(
     for name in names:
         whole = load_task(name, source="directory")
         if whole.kind == "question-answering":
-            whole = replace(whole, test=part(whole.test, questions, 0))
+            whole = replace(whole, test=draw_rows(whole.test, questions, 0))
         for seed in range(seeds):
             task = replace(
                 whole,
-                train=part(whole.train, rows, seed),
-                validation=part(whole.validation, VALIDATION_ROWS, seed),
+                train=draw_rows(whole.train, rows, seed),
+                validation=draw_rows(whole.validation, VALIDATION_ROWS, seed),
             )
             for arm in (*NETWORKS, *baselines_of(whole)):
                 path = run_file(work, name, rows, arm, seed)
@@ -161,9 +155,7 @@ def sweep(
                     first = json.loads(run_file(work, name, rows, arm, 0).read_text())
                     rates = (first["learning_rate"],)
                 figures = run(task, arm, seed, rates, precision)
-                unfinished = path.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(figures, indent=1, allow_nan=False))
-                unfinished.rename(path)
+                write_whole(path, figures)
                 print(
                     f"{name} {arm} seed {seed}: {figures['score']:.3f}, {figures['seconds']:.0f} s",
                     flush=True,

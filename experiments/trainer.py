@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from runs import write_whole
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
 from electra_tutorial import environment, recorded
@@ -172,9 +173,7 @@ def main() -> None:
         ARMS[arm](warm_up, changed(CONFIG, epochs=1))
     for seed in missing:
         figures = pair(task, seed)
-        unfinished = options.work / f"{seed}.unfinished"
-        unfinished.write_text(json.dumps(figures, indent=1))
-        unfinished.rename(options.work / f"{seed}.json")
+        write_whole(options.work / f"{seed}.json", figures)
         times = [f"{arm} {figures[arm]['cpu_seconds']:.1f} s" for arm in ARMS]
         print(f"seed {seed}: {', '.join(times)}", flush=True)
     pairs = [

@@ -151,9 +151,9 @@ def test_the_record_holds_every_seed_and_what_the_paper_reports(script: Any) -> 
 
 def test_a_draw_follows_from_the_seed(script: Any) -> None:
     rows = Dataset.from_dict({"n": list(range(50))})
-    assert script.part(rows, 10, 3)["n"] == script.part(rows, 10, 3)["n"]
-    assert script.part(rows, 10, 3)["n"] != script.part(rows, 10, 4)["n"]
-    assert sorted(script.part(rows, None, 0)["n"]) == list(range(50))
+    assert script.draw_rows(rows, 10, 3)["n"] == script.draw_rows(rows, 10, 3)["n"]
+    assert script.draw_rows(rows, 10, 3)["n"] != script.draw_rows(rows, 10, 4)["n"]
+    assert sorted(script.draw_rows(rows, None, 0)["n"]) == list(range(50))
 
 
 def test_the_times_of_two_loops_are_compared_pair_by_pair(
