@@ -1,6 +1,6 @@
 """Teach `mini` to answer SQuAD's questions, with and without a hint, against random weights.
 
-    python experiments/question_answering.py --work WORK --arm mini_hint [--minutes 4]
+    python experiments/question_answering.py --work WORK --arm mini_hint [--seed 0] [--minutes 4]
     python experiments/question_answering.py --work WORK --publish
 
 Three arms: `mini`; `mini_hint`, told which words of the context the question has, too (see
@@ -9,13 +9,14 @@ Three arms: `mini`; `mini_hint`, told which words of the context the question ha
 SQuAD 1.1 is read from the folder named by ELECTRA_TUTORIAL_HUB_DIR. To fit the budget of one CPU
 core, only questions are used that fit together with their paragraph into one window of 128 word
 pieces, in training and in the evaluation: the scores compare the arms with each other, and with no
-published figure. Each arm is one run over the same questions in the same order. It is measured on
-the way, on 500 questions of SQuAD's development set; the learning rate falls to 0 at the end of the
-run, so that the earlier points are of a model that is still moving.
+published figure. All runs learn the same 3,000 questions, each once; the seed makes the new weights
+and the order, the same order for all arms. A run is measured on the way, on 500 questions of
+SQuAD's development set; the learning rate falls to 0 at its end, so that the earlier points are of
+a model that is still moving.
 
 A call works for about --minutes and keeps its state in WORK, so that the next call goes on.
---publish writes experiments/results/question_answering.json when all arms are complete: scores,
-and no text.
+--publish writes experiments/results/question_answering.json when all seeds of all arms are
+complete: scores, and no text.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ ARMS = ("mini", "mini_hint", "random_hint")
 CONFIG = FineTuningConfig(
     learning_rate=5e-4, layerwise_decay=1.0, epochs=1, batch_size=16, dropout=0.0
 )
+METRICS = ("exact_match", "f1")
+SEEDS = 3
 QUESTIONS = 3_000
 TEST_QUESTIONS = 500
 MEASURED_AT = (250, 500, 1000, 2000, 2992)  # questions seen
@@ -89,16 +92,21 @@ def load(work: Path) -> tuple[Dataset, Dataset, str]:
     return train, test, note.read_text()
 
 
-def learn(work: Path, arm: str, minutes: float) -> None:
+def state_file(work: Path, arm: str, seed: int) -> Path:
+    """Where the state of a run is kept."""
+    return work / f"{arm}-{seed}.pt"
+
+
+def learn(work: Path, arm: str, seed: int, minutes: float) -> None:
     """Train for `minutes` from where WORK stands, and keep the state."""
     stop = time.perf_counter() + 60 * minutes
     train, test, _ = load(work)
-    environment.seed_everything(CONFIG.seed)
+    environment.seed_everything(seed)
     head = HEADS["question-answering"]
     model, tokenizer = load_for_tuning(head, "mini", (), CONFIG, from_scratch=arm == "random_hint")
     use_faster_products(model)
     if arm.endswith("hint"):
-        separate_token_types(model)
+        separate_token_types(model, seed=seed)
     encoded, windows = head.encode(tokenizer, train, (), CONFIG.max_length, model.config, "train")
     optimizer = torch.optim.AdamW(
         parameter_groups(model, CONFIG),
@@ -112,7 +120,7 @@ def learn(work: Path, arm: str, minutes: float) -> None:
         optimizer, lambda step: learning_rate_factor(step, steps, warmup)
     )
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "points": []}
-    path = work / f"{arm}.pt"
+    path = state_file(work, arm, seed)
     if path.is_file():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
@@ -121,7 +129,7 @@ def learn(work: Path, arm: str, minutes: float) -> None:
     started = time.perf_counter()
     while state["step"] < steps and time.perf_counter() < stop:
         epoch, place = divmod(state["step"], per_epoch)
-        order = np.random.default_rng([CONFIG.seed, epoch]).permutation(len(encoded))
+        order = np.random.default_rng([seed, epoch]).permutation(len(encoded))
         chosen = order[place * CONFIG.batch_size : (place + 1) * CONFIG.batch_size].tolist()
         model.train()
         batch = collate([encoded[i] for i in chosen], [windows[i] for i in chosen])
@@ -134,12 +142,10 @@ def learn(work: Path, arm: str, minutes: float) -> None:
         seen = state["step"] * CONFIG.batch_size
         if any(seen - CONFIG.batch_size < point <= seen for point in MEASURED_AT):
             measured = evaluate(model, tokenizer, test, ()).metrics
-            point = {"questions": seen} | {
-                key: measured[key]
-                for key in ("exact_match", "f1", "exact_match_interval", "f1_interval")
-            }
+            point = {"questions": seen} | {key: measured[key] for key in METRICS}
             state["points"].append(point)
-            print(f"{arm} {seen}: f1 {point['f1']:.3f} em {point['exact_match']:.3f}", flush=True)
+            scores = ", ".join(f"{key} {point[key]:.3f}" for key in METRICS)
+            print(f"{arm} seed {seed}, {seen} questions: {scores}", flush=True)
     state["seconds"] += time.perf_counter() - started
     state |= {
         "model": model.state_dict(),
@@ -149,17 +155,30 @@ def learn(work: Path, arm: str, minutes: float) -> None:
     unfinished = path.with_suffix(".unfinished")
     torch.save(state, unfinished)
     os.replace(unfinished, path)
-    print(f"{arm}: {state['step']} of {steps} steps, {state['seconds']:.0f} s", flush=True)
+    so_far = f"{state['step']} of {steps} steps, {state['seconds']:.0f} s"
+    print(f"{arm} seed {seed}: {so_far}", flush=True)
 
 
 def publish(work: Path) -> None:
     """Write the record of the complete runs and of the rule that needs no training."""
     train, test, revision = load(work)
-    states = {arm: torch.load(work / f"{arm}.pt", weights_only=True) for arm in ARMS}
     last = CONFIG.epochs * (len(train) // CONFIG.batch_size)
-    for arm, state in states.items():
-        if state["step"] < last:
-            raise SystemExit(f"{arm} has done {state['step']} of {last} steps: go on with it.")
+    curves: dict[str, dict[str, Any]] = {}
+    seconds = 0.0
+    for arm in ARMS:
+        runs = []
+        for seed in range(SEEDS):
+            path = state_file(work, arm, seed)
+            done = torch.load(path, weights_only=True) if path.is_file() else {"step": 0}
+            if done["step"] < last:
+                raise SystemExit(
+                    f"{arm}, seed {seed}, has done {done['step']} of {last} steps: go on with it."
+                )
+            seconds += done["seconds"]
+            runs.append(done["points"])
+        curves[arm] = {"questions": [point["questions"] for point in runs[0]]} | {
+            key: [[point[key] for point in points] for points in runs] for key in METRICS
+        }
     rule = question_metrics(
         [answers["text"] for answers in test["answers"]],
         [
@@ -170,20 +189,20 @@ def publish(work: Path) -> None:
     texts = [json.dumps([row["id"] for row in part]) for part in (train, test)]
     recorded.write(
         "question_answering",
-        command="python experiments/question_answering.py --work WORK --arm ARM",
-        seeds=[CONFIG.seed],
+        command="python experiments/question_answering.py --work WORK --arm ARM --seed SEED",
+        seeds=list(range(SEEDS)),
         data={
             "squad": {"source": "directory", "revision": revision},
             "questions": recorded.hash_texts(texts),
         },
-        seconds=sum(state["seconds"] for state in states.values()),
+        seconds=seconds,
         results={
             "config": asdict(CONFIG),
             "train_questions": len(train),
             "test_questions": len(test),
             "nearest_span": rule,
         },
-        curves={arm: state["points"] for arm, state in states.items()},
+        curves=curves,
     )
 
 
@@ -192,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for the state")
     parser.add_argument("--arm", choices=ARMS, default="mini")
+    parser.add_argument("--seed", type=int, default=0, help=f"0 to {SEEDS - 1}")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop and keep the state after")
     parser.add_argument("--publish", action="store_true")
     options = parser.parse_args()
@@ -200,7 +220,7 @@ def main() -> None:
         publish(options.work)
         return
     with hinted_questions() if options.arm.endswith("hint") else nullcontext():
-        learn(options.work, options.arm, options.minutes)
+        learn(options.work, options.arm, options.seed, options.minutes)
 
 
 if __name__ == "__main__":
