@@ -6,16 +6,16 @@ All functions take what `evaluate()` returns, or lists like it; none needs the m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from numpy.typing import ArrayLike
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from electra_tutorial.heads import Evaluation
+from electra_tutorial.heads import AnyEvaluation, Evaluation
 from electra_tutorial.metrics import accuracy, bootstrap_interval
 from electra_tutorial.metrics import t_interval as t_interval
 from electra_tutorial.tasks import Task
@@ -209,40 +209,29 @@ def most_confident_mistakes(
 
 
 def cross_validate(
-    task: Task, fit: Callable[[Task], Evaluation], folds: int = 5, seed: int = 0
+    task: Task, fit: Callable[[Task], AnyEvaluation], folds: int = 5, seed: int = 0
 ) -> CrossValidation:
     """Judge a way of training on every row of a small set, each by a model that has not seen it.
 
-    All rows are cut into `folds` parts with the same shares of the classes. Each part serves once
-    as test; of the other rows 15 % are validation, the rest train. Two folds share most of their
-    training rows, so their scores are not independent, and the interval is rather too narrow
-    (Bengio and Grandvalet, 2004, show that no unbiased one can be had from one run).
+    All rows are cut into `folds` parts: of a classification with the same shares of the classes, of
+    questions so that those about one text stay together. Each part serves once as test; of the
+    other rows 15 % (of questions: of the texts) are validation, the rest train. Two folds share
+    most of their training rows, so their scores are not independent, and the interval is rather too
+    narrow (Bengio and Grandvalet, 2004, show that no unbiased one can be had from one run).
 
     Args:
-        task: a classification; its own splits are put together first.
+        task: its own splits are put together first.
         fit: trains on the task that it is given and returns the evaluation of its test split.
         folds: how many parts.
         seed: decides which row goes where.
 
     Raises:
-        ValueError: if the task is no classification, a class has too few rows for the folds, or
-            `fit` evaluated something else than the test split.
+        ValueError: if there are more folds than rows of the rarest class, than texts with
+            questions, or than rows, or if `fit` evaluated something else than the test split.
     """
-    if task.kind != "classification":
-        raise ValueError(f"cross_validate() needs a classification; {task.name!r} is {task.kind}.")
     rows = concatenate_datasets([task.train, task.validation, task.test])
-    labels = np.asarray(rows["label"])
-    rarest = int(np.bincount(labels, minlength=len(task.label_names)).min())
-    if not 2 <= folds <= rarest:
-        raise ValueError(
-            f"folds must lie between 2 and {rarest}, the rows of the rarest class, not {folds}."
-        )
     scores = []
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for others, test in parts.split(labels, labels):
-        train, validation = train_test_split(
-            others, test_size=VALIDATION_SHARE, stratify=labels[others], random_state=seed
-        )
+    for train, validation, test in _folds(task, rows, folds, seed):
         fold = replace(
             task,
             **{
@@ -253,10 +242,53 @@ def cross_validate(
             },
         )
         evaluation = fit(fold)
-        if not np.array_equal(evaluation.labels, np.asarray(fold.test["label"])):
+        if list(evaluation.labels) != _true_answers(fold):
             raise ValueError(
                 "fit() evaluated other rows than the test split of the task that it was given: "
                 "return evaluate(model, tokenizer, task.test, task.label_names)."
             )
         scores.append(float(evaluation.metrics[task.metric]))
     return CrossValidation(task.metric, tuple(scores), float(np.mean(scores)), t_interval(scores))
+
+
+def _folds(
+    task: Task, rows: Dataset, folds: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The places of the rows of train, validation and test, fold by fold."""
+    if task.kind == "classification":
+        labels = np.asarray(rows["label"])
+        rarest = int(np.bincount(labels, minlength=len(task.label_names)).min())
+        _require_folds(folds, rarest, "rows of the rarest class")
+        stratified = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        for others, test in stratified.split(labels, labels):
+            train, validation = train_test_split(
+                others, test_size=VALIDATION_SHARE, stratify=labels[others], random_state=seed
+            )
+            yield train, validation, test
+        return
+    asked = task.kind == "question-answering"
+    texts = np.asarray(rows["context"]) if asked else np.arange(len(rows))
+    different, owner = np.unique(texts, return_inverse=True)
+    _require_folds(folds, len(different), "texts with questions" if asked else "rows")
+    for others, test in KFold(folds, shuffle=True, random_state=seed).split(different):
+        train, validation = train_test_split(others, test_size=VALIDATION_SHARE, random_state=seed)
+        yield (
+            np.flatnonzero(np.isin(owner, train)),
+            np.flatnonzero(np.isin(owner, validation)),
+            np.flatnonzero(np.isin(owner, test)),
+        )
+
+
+def _require_folds(folds: int, most: int, of: str) -> None:
+    if not 2 <= folds <= most:
+        raise ValueError(f"folds must lie between 2 and {most}, the number of {of}, not {folds}.")
+
+
+def _true_answers(task: Task) -> list[Any]:
+    """What the evaluation of the test split has to call its labels."""
+    if task.kind == "token-classification":
+        names = task.label_names
+        return [[names[tag] for tag in tags] for tags in task.test["ner_tags"]]
+    if task.kind == "question-answering":
+        return [list(answers["text"]) for answers in task.test["answers"]]
+    return list(task.test["label"])

@@ -37,15 +37,18 @@ TOKENS = 32
 FAILED = 0.9  # of the loss of guessing by the shares of the classes
 PAPER = FineTuningConfig(max_length=TOKENS, onednn=True)
 LONG = replace(PAPER, epochs=10, batch_size=8, dropout=0.0, layerwise_decay=1.0)
-FAST = replace(LONG, learning_rate=5e-3)
 ARMS = {
     "paper, 3 epochs": PAPER,
     "5e-4": replace(LONG, learning_rate=5e-4),
-    "5e-3": FAST,
-    "5e-3, no warm-up": replace(FAST, warmup_fraction=0.0),
-    "5e-3, no correction": replace(FAST, bias_correction=False),
-    "5e-3, neither": replace(FAST, warmup_fraction=0.0, bias_correction=False),
 }
+for rate in ("2e-3", "5e-3"):
+    fast = replace(LONG, learning_rate=float(rate))
+    ARMS |= {
+        rate: fast,
+        f"{rate}, no warm-up": replace(fast, warmup_fraction=0.0),
+        f"{rate}, no correction": replace(fast, bias_correction=False),
+        f"{rate}, neither": replace(fast, warmup_fraction=0.0, bias_correction=False),
+    }
 
 
 def run(task: Task, config: FineTuningConfig, seed: int) -> dict[str, Any]:

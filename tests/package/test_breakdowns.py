@@ -12,8 +12,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.model_selection import StratifiedKFold
 
 from electra_tutorial import breakdowns, metrics
-from electra_tutorial.heads import Evaluation
-from electra_tutorial.tasks import Task, make_split
+from electra_tutorial.heads import EntityEvaluation, Evaluation
+from electra_tutorial.questions import AnswerEvaluation, Span
+from electra_tutorial.tasks import Task, load_task, make_split
 
 NAMES = ("negative", "positive")
 
@@ -181,6 +182,40 @@ def test_every_row_is_tested_once_in_stratified_folds() -> None:
     assert found.interval == (pytest.approx(2 / 3), pytest.approx(2 / 3))
 
 
+def test_questions_about_one_text_stay_in_one_split() -> None:
+    task, seen = load_task("passages", quiet=True), []
+
+    def fit(fold: Task) -> AnswerEvaluation:
+        seen.append(fold)
+        accepted = [answers["text"] for answers in fold.test["answers"]]
+        spans = [[Span(text[0] if text else "", 0, 0, 1.0)] for text in accepted]
+        none = [1.0 if not text else -1.0 for text in accepted]
+        return AnswerEvaluation.of(accepted, spans, np.asarray(none), 0.0, threshold=0.0)
+
+    found = breakdowns.cross_validate(task, fit, folds=4)
+    assert found.scores == (pytest.approx(1.0),) * 4
+    every = [split["question"] for split in (task.train, task.validation, task.test)]
+    assert sorted(sum((list(fold.test["question"]) for fold in seen), [])) == sorted(
+        sum(map(list, every), [])
+    )
+    for fold in seen:
+        parts = [set(split["context"]) for split in (fold.train, fold.validation, fold.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 56
+
+
+def test_every_sentence_with_names_is_tested_once() -> None:
+    task, tested = load_task("entities", quiet=True), []
+
+    def fit(fold: Task) -> EntityEvaluation:
+        tested.extend(map(tuple, fold.test["tokens"]))
+        tags = [[fold.label_names[tag] for tag in tags] for tags in fold.test["ner_tags"]]
+        return EntityEvaluation(tags, tags, {"f1": 1.0})
+
+    assert breakdowns.cross_validate(task, fit, folds=3).mean == 1.0
+    sentences = [tuple(w) for s in (task.train, task.validation, task.test) for w in s["tokens"]]
+    assert sorted(tested) == sorted(sentences)
+
+
 def test_the_folds_follow_from_the_seed() -> None:
     orders: list[list[str]] = []
 
@@ -207,9 +242,10 @@ def test_the_interval_is_students_t() -> None:
 @pytest.mark.parametrize(
     ("task", "folds", "message"),
     [
-        (replace(small_task(), kind="regression"), 5, "needs a classification"),
-        (small_task(), 21, "between 2 and 20, the rows of the rarest class, not 21"),
+        (replace(small_task(), kind="regression"), 61, "between 2 and 60, the number of rows"),
+        (small_task(), 21, "between 2 and 20, the number of rows of the rarest class, not 21"),
         (small_task(), 1, "between 2 and 20"),
+        (load_task("passages", quiet=True), 1_000, "the number of texts with questions, not 1000"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(task: Task, folds: int, message: str) -> None:

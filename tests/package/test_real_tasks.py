@@ -179,5 +179,6 @@ def test_the_times_of_two_loops_are_compared_pair_by_pair(
 def test_the_arms_of_the_experiment_on_instability_differ(script: Any) -> None:
     arms = importlib.import_module("instability").ARMS
     assert len(set(arms.values())) == len(arms)
-    fast = {name: config for name, config in arms.items() if name.startswith("5e-3")}
-    assert len({(c.warmup_fraction > 0, c.bias_correction) for c in fast.values()}) == 4
+    for rate in (2e-3, 5e-3):
+        fast = [config for config in arms.values() if config.learning_rate == rate]
+        assert len({(c.warmup_fraction > 0, c.bias_correction) for c in fast}) == len(fast) == 4
