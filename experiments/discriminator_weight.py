@@ -27,7 +27,6 @@ EXPERIMENT = Experiment(
     name="discriminator_weight",
     arms=arms,
     reference="50",
-    seeds=3,
 )
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from electra_tutorial.tokenization import load_tokenizer
 
 ARMS = ("mini", "random", "features", "features_lower", "features_mini")
 SIZES = (125, 500)
-SEEDS = 1
+SEEDS = 5
 VALIDATION_SENTENCES = 200
 TEST_SENTENCES = 1000
 CONFIG = FineTuningConfig(

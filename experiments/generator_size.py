@@ -29,7 +29,6 @@ EXPERIMENT = Experiment(
     name="generator_size",
     arms=arms,
     reference="0.25",
-    seeds=3,
 )
 
 if __name__ == "__main__":

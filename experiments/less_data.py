@@ -51,7 +51,7 @@ from electra_tutorial.training import pretrain
 SIZES = {"topics": (36, 96, 288), "messages": (24, 72, 240)}
 ARMS = ("bag_of_words", "mini")  # of the curves
 ADAPTED = "topics"
-SEEDS = 2
+SEEDS = 5
 STEPS = 60  # of fine-tuning, about: fewer texts are passed more often
 # As in chapter 5.3: mini is smaller than Small, and few rows make few steps.
 CONFIG = FineTuningConfig(

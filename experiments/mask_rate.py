@@ -28,7 +28,6 @@ EXPERIMENT = Experiment(
     name="mask_rate",
     arms=arms,
     reference="0.15",
-    seeds=3,
 )
 
 if __name__ == "__main__":

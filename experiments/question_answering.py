@@ -53,7 +53,7 @@ CONFIG = FineTuningConfig(
     learning_rate=5e-4, layerwise_decay=1.0, epochs=1, batch_size=16, dropout=0.0
 )
 METRICS = ("exact_match", "f1")
-SEEDS = 3
+SEEDS = 5
 QUESTIONS = 3_000
 TEST_QUESTIONS = 500
 MEASURED_AT = (250, 500, 1000, 2000, 2992)  # questions seen

@@ -3,9 +3,10 @@
     python experiments/sharing.py --work WORK [--scale cpu --text TEXT] [--jobs N]
 
 The paper compared these with a generator as large as the discriminator (section 3.2), because only
-then can they share all weights. Here the generator keeps its quarter of the width: in a run of this
-length one of full width does not leave the plateau. So the mode "all" is left out, and two that the
-paper's comparison lacks are in it.
+then can they share all weights. Four arms here keep the generator's quarter of the width, two of
+which the paper's comparison lacks. Two more have full width, to set sharing everything beside
+sharing the embeddings; in a run of this length a generator of full width, with its embeddings
+shared, leaves the discriminator on a plateau.
 
 `sweep.py` says how it runs and what it writes.
 """
@@ -20,16 +21,18 @@ from electra_tutorial.config import PretrainingConfig
 
 
 def arms(base: PretrainingConfig) -> Arms:
-    """Every mode of `electra_tutorial.sharing` that networks of different widths can have."""
+    """Every mode of `electra_tutorial.sharing`; "all" needs a generator of full width."""
     modes = ("none", "token-embeddings", "embeddings", "gradient-disentangled")
-    return {mode: replace(base, sharing=mode) for mode in modes}
+    full = replace(base, generator_fraction=1.0)
+    return {mode: replace(base, sharing=mode) for mode in modes} | {
+        f"{mode}, full width": replace(full, sharing=mode) for mode in ("embeddings", "all")
+    }
 
 
 EXPERIMENT = Experiment(
     name="sharing",
     arms=arms,
     reference="embeddings",
-    seeds=3,
 )
 
 if __name__ == "__main__":
