@@ -8,7 +8,8 @@ The data sets are read from the folder named by ELECTRA_TUTORIAL_HUB_DIR (source
 
 - mini: the pre-trained discriminator;
 - random: the same network from random weights;
-- bag_of_words, word_overlap, commonest_tags, best_sentences: what `simple_methods.py` says of them.
+- bag_of_words, word_overlap, commonest_tags, best_sentences: what `simple_methods.py` says of them;
+- word_features: the logistic regression over features of words in `electra_tutorial.baselines`.
 
 The seed draws the training and validation rows (the same for all arms), the new weights and the
 order. mini and random each get the learning rate, of two, that is better on validation with the

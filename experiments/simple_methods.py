@@ -17,6 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 
+from electra_tutorial.baselines import word_tagger_baseline
 from electra_tutorial.finetuning import bag_of_words_baseline
 from electra_tutorial.heads import AnyEvaluation, EntityEvaluation, Evaluation, RegressionEvaluation
 from electra_tutorial.metrics import correlations, entity_metrics
@@ -115,7 +116,10 @@ def best_sentences(task: Task) -> AnswerEvaluation:
 BASELINES = {
     "classification": {"bag_of_words": bag_of_words},
     "regression": {"bag_of_words": bag_of_words},
-    "token-classification": {"commonest_tags": commonest_tags},
+    "token-classification": {
+        "commonest_tags": commonest_tags,
+        "word_features": word_tagger_baseline,
+    },
     "question-answering": {"best_sentences": best_sentences},
 }
 

@@ -78,7 +78,7 @@ def test_the_commonest_tag_by_hand(methods: Any) -> None:
     found = methods.commonest_tags(task)
     assert found.predictions == [["B-PER", "O", "B-LOC", "I-LOC"], ["B-PER", "O", "O"]]
     assert found.metrics["f1"] == pytest.approx(2 * 2 / (4 + 3))
-    assert set(methods.baselines_of(task)) == {"commonest_tags"}
+    assert set(methods.baselines_of(task)) == {"commonest_tags", "word_features"}
 
 
 def test_the_best_sentence_by_hand(methods: Any) -> None:
