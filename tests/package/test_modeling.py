@@ -14,6 +14,7 @@ from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTrainin
 from electra_tutorial.config import ElectraSize
 from electra_tutorial.masking import IGNORED, MaskedBatch, SpecialIds, mask_tokens
 from electra_tutorial.modeling import ElectraForJointPreTraining
+from electra_tutorial.objectives import OBJECTIVES
 
 TINY = ElectraSize("tiny", 2, 32, 2, 64, 16, 100, 24, generator_fraction=1 / 2)
 
@@ -129,6 +130,44 @@ def test_a_sampled_original_counts_as_original(model, masked):
     corrupted_ids, is_replaced = model.corrupt(masked.input_ids, masked.labels, certain)
     assert torch.equal(corrupted_ids, masked.original_ids)
     assert not is_replaced.any()
+
+
+def test_every_chosen_position_gets_a_sample_whether_hidden_or_visible(model):
+    """15 % of the chosen positions show their own token, and are resampled all the same."""
+    input_ids = torch.randint(5, 99, (40, 20), generator=torch.Generator().manual_seed(2))
+    masked = mask_tokens(
+        input_ids,
+        special_ids=SpecialIds(0, 2, 3, 4),
+        mask_probability=0.3,
+        generator=torch.Generator().manual_seed(3),
+    )
+    visible = masked.chosen & (masked.input_ids != 4)
+    assert 0.1 < visible.sum() / masked.chosen.sum() < 0.2
+    always_99 = torch.full((int(masked.chosen.sum()), TINY.vocab_size), -1e4)
+    always_99[:, 99] = 1e4  # a token that stands nowhere in the text
+    model.predict_masked = lambda *_: always_99
+    output = run(model, masked)
+    assert torch.equal(output.corrupted_ids, torch.where(masked.chosen, 99, input_ids))
+    assert torch.equal(output.is_replaced, masked.chosen)
+
+
+@pytest.mark.parametrize("objective", ["electra", "electra-15", "replace-mlm", "all-tokens-mlm"])
+def test_samples_are_drawn_at_the_models_temperature(objective, masked):
+    """Cold, the most probable token; hot, each token alike: the number times the vocabulary."""
+    uniform = torch.rand(masked.labels.shape, generator=torch.Generator().manual_seed(4))
+    drawn, logits = {}, None
+    for temperature in (1e-9, 1.0, 1e9):
+        torch.manual_seed(0)
+        model = OBJECTIVES[objective].from_size(
+            TINY, sampling_temperature=temperature, initializer_range=0.3
+        )
+        output = run_uniform(model.eval(), masked, uniform)
+        drawn[temperature] = output.corrupted_ids[masked.chosen]
+        logits = output.generator_logits
+    assert torch.equal(drawn[1e-9], logits.argmax(-1))
+    assert torch.equal(drawn[1e9], (uniform[masked.chosen] * TINY.vocab_size).long())
+    assert not torch.equal(drawn[1.0], drawn[1e-9])
+    assert not torch.equal(drawn[1.0], drawn[1e9])
 
 
 def test_discriminator_sends_no_gradient_into_the_generators_own_weights(model, masked):

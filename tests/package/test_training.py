@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import shutil
@@ -15,13 +16,17 @@ import torch
 from safetensors.torch import load_file
 
 from electra_tutorial import resuming
+from electra_tutorial.batches import draw_batch
 from electra_tutorial.config import PretrainingConfig
 from electra_tutorial.corpora import Segments
+from electra_tutorial.masking import SpecialIds
 from electra_tutorial.modeling import ElectraForJointPreTraining
+from electra_tutorial.optimization import parameter_groups
 from electra_tutorial.products import OneDnnLinear, onednn_is_there
 from electra_tutorial.run_log import CLOCK_FIELDS
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import (
+    build_model,
     choose_attention,
     evaluate_corruptions,
     evaluate_pretraining,
@@ -158,6 +163,45 @@ def test_gradients_of_micro_batches_add_up_to_the_whole_batch_s(
         )
     for whole, summed in zip(*seen, strict=True):
         torch.testing.assert_close(summed, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_clipped_to_the_norm_that_the_settings_name(segments, tokenizer, tmp_path):
+    """One step by hand. A large epsilon makes AdamW's step follow the size of the gradient."""
+    config = replace(
+        CONFIG, steps=1, dropout=0.0, warmup_steps=0, max_grad_norm=1e-3, adam_epsilon=1e-2
+    )
+    ours = pretrain(config, segments, tokenizer, tmp_path, save=False).model
+    by_hand = build_model(config, segments, tokenizer).train()
+    optimizer = torch.optim.AdamW(
+        parameter_groups(by_hand, config.weight_decay), lr=config.learning_rate, eps=1e-2
+    )
+    by_hand(**draw_batch(0, config, segments, SpecialIds(0, 2, 3, 4))).loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 1e-3)
+    assert norm > 1
+    optimizer.step()
+    for (name, expected), p in zip(by_hand.named_parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(p, expected, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_masks_of_held_out_text_do_not_depend_on_the_seed_of_the_run(segments, tokenizer, tmp_path):
+    torch.manual_seed(0)
+    model = ElectraForJointPreTraining.from_size("nano", vocab_size=len(tokenizer))
+    logs = [
+        pretrain(
+            replace(CONFIG, steps=1, seed=seed),
+            segments,
+            tokenizer,
+            tmp_path,
+            held_out=segments.take(slice(0, 8)),
+            model=copy.deepcopy(model),
+            save=False,
+        ).log
+        for seed in (0, 1)
+    ]
+    first, second = map(without_clock, logs)
+    assert first[0] == second[0]  # the same model before its first step, judged on the same masks
+    assert "held_out_generator_loss" in first[0]
+    assert first[1]["loss"] != second[1]["loss"]  # and trained on others
 
 
 def test_more_parts_than_rows_are_refused(segments, tokenizer, tmp_path):
