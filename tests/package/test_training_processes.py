@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from electra_tutorial.cli import LAUNCHING, main
 from electra_tutorial.run_log import CLOCK_FIELDS
 
 pytestmark = pytest.mark.slow
@@ -219,3 +220,34 @@ def test_one_process_goes_on_where_two_were(whole_of_two, tmp_path):
     finish(start(folder, resume=True, config=config))
     for a, b in zip(two, log(folder), strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+
+
+def test_the_documented_line_starts_two_processes_that_train_one_model(tmp_path, monkeypatch):
+    """``accelerate launch --multi_gpu`` starts them without a GPU too; ``--cpu`` starts one."""
+    documents = [f"Ferry {n} left at dawn.\nIts {n} lamps burned in the fog." for n in range(30)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    monkeypatch.setenv("ELECTRA_TUTORIAL_CACHE", str(tmp_path / "cache"))
+    settings = {"size": "nano", "steps": 3, "batch-size": 7, "sequence-length": 16, "dropout": 0}
+    settings |= {"log-every": 3, "evaluate-every": 3, "save-every": 2, "held-out": 0.2}
+
+    def line(name: str) -> list[str]:
+        options = [f"--{option}={value}" for option, value in settings.items()]
+        files = ["--corpus", str(tmp_path / "text.txt"), "--output", str(tmp_path / name)]
+        return ["pretrain", *files, *options]
+
+    (documented,) = (row for row in LAUNCHING.splitlines() if "--num_processes 8" in row)
+    launch = documented.replace("--num_processes 8", "--num_processes 2").split(" pretrain")[0]
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *launch.split()[1:]]
+    command[4:4] = ["--main_process_port", "0"]  # any free one: other tests may hold the default
+    environment = ENVIRONMENT | {"ELECTRA_TUTORIAL_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [*command, *line("two")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("The two halves are in") == 1
+    state = json.loads((tmp_path / "two" / "checkpoint-00000002" / "state.json").read_text())
+    assert len(state["sums"]["rows"]) == 2  # one for each process
+
+    assert main(line("one")) == 0
+    for two, one in zip(log(tmp_path / "two"), log(tmp_path / "one"), strict=True):
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-5)
