@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -52,6 +53,12 @@ from electra_tutorial.segments import vocabulary_hash
 from electra_tutorial.tasks import Task
 from electra_tutorial.tokenization import load_tokenizer
 
+CHANCE = 0.9  # of the loss of guessing: a run whose last epoch stays above it has learned nothing
+
+
+class StayedAtChance(UserWarning):
+    """A run has ended about where guessing by the shares of the labels stands."""
+
 
 @dataclass(frozen=True)
 class FineTuningResult:
@@ -65,6 +72,7 @@ class FineTuningResult:
         validation: the best epoch's evaluation.
         best_epoch: its number, counted from 1.
         seconds: the whole run.
+        advice: one sentence on what to change, if the run has stayed at chance; else None.
     """
 
     model: PreTrainedModel
@@ -74,6 +82,7 @@ class FineTuningResult:
     validation: AnyEvaluation
     best_epoch: int
     seconds: float
+    advice: str | None = None
 
 
 @dataclass
@@ -108,6 +117,12 @@ def fine_tune(
 
     The best epoch has the highest value of the task's metric; among equals, the lowest loss. The
     run seeds every random generator with `config.seed`, so that it gives the same result again.
+
+    A run on a small set may end where it began: so few steps are too few for a new head. Where the
+    training loss of the last epoch is above 0.9 of that of guessing by the shares of the labels,
+    `fine_tune()` warns (`StayedAtChance`), and the result's advice says what to change. A run
+    from_scratch, made to be compared, does not warn; nor do kinds other than the two that label
+    texts and words (`heads.Head.guessing_loss()` says why).
 
     With an output_dir, each epoch ends with a checkpoint in <output_dir>.epochs, a folder beside
     it that goes away when the model is there. A run that was interrupted goes on from it with
@@ -271,13 +286,46 @@ def fine_tune(
         model.config.no_answer_threshold = best.validation.threshold
     model.eval()
     seconds = seconds_before + time.perf_counter() - started
+    advice = None
+    if not from_scratch:
+        last = history[-1]["train_loss"]
+        advice = advice_at_chance(last, head.guessing_loss(labels), len(losses), config)
     result = FineTuningResult(
-        model, tokenizer, history, losses, best.validation, best.epoch, seconds
+        model, tokenizer, history, losses, best.validation, best.epoch, seconds, advice
     )
+    if advice is not None:
+        warnings.warn(advice, StayedAtChance, stacklevel=2)
     if output_dir is not None and accelerator.is_main_process:
         _save(result, task, config, Path(output_dir))
         shutil.rmtree(_epochs_folder(Path(output_dir)), ignore_errors=True)
     return result
+
+
+def advice_at_chance(
+    last_loss: float, guessing_loss: float | None, steps: int, config: FineTuningConfig
+) -> str | None:
+    """What to change where a run has stayed at chance (see chapter 5.4); None where it has not.
+
+    Args:
+        last_loss: the training loss of the last epoch.
+        guessing_loss: that of guessing; None, or 0 where all labels are one: nothing can be said.
+        steps: of the whole run.
+        config: its settings.
+    """
+    if not guessing_loss or last_loss <= CHANCE * guessing_loss:
+        return None
+    if config.learning_rate > 1e-3:
+        remedy = "lower learning_rate, to 5e-4 for instance, and take more steps"
+    else:
+        remedy = (
+            "take more steps (more epochs, a smaller batch_size), a learning_rate of 5e-4 and "
+            "layerwise_decay 1.0, as FineTuningConfig.small_set() does"
+        )
+    return (
+        f"the model has hardly learned anything in {steps:,} steps: the training loss of the last "
+        f"epoch is {last_loss:.3f}, that of guessing by the shares of the labels "
+        f'{guessing_loss:.3f}; {remedy} (chapter 5.4, "Runs that stay at chance").'
+    )
 
 
 def layer_rates(

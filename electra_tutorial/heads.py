@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from datasets import Dataset
 from scipy.special import log_softmax
+from scipy.stats import entropy
 from transformers import (
     ElectraForMultipleChoice,
     ElectraForSequenceClassification,
@@ -183,6 +184,15 @@ class Head(Protocol):
     ) -> AnyEvaluation:
         """Measure the logits of each item; `labels` are those that `encode` returned for it."""
 
+    def guessing_loss(self, labels: list[Any]) -> float | None:
+        """The training loss of guessing that knows these labels, but not what they belong to.
+
+        Classes and tags are guessed by their shares: the loss is their entropy, in nats. None for
+        the other kinds. The place of an answer is guessed among the words of its text and a choice
+        among those that are there, which the labels do not say; and numbers may correlate well with
+        predictions whose squared error is still above that of guessing their mean.
+        """
+
 
 def _names(label_names: Sequence[str]) -> dict[str, Any]:
     return {
@@ -228,6 +238,9 @@ class ClassificationHead:
         shares = np.exp(log_softmax(np.stack(logits).astype(np.float64), axis=1))
         return Evaluation.of(labels, shares, label_names)
 
+    def guessing_loss(self, labels: list[int]) -> float | None:
+        return float(entropy(np.bincount(labels)))
+
 
 class RegressionHead:
     """One number for a text or a pair, read off [CLS]; trained with the squared error."""
@@ -267,6 +280,9 @@ class RegressionHead:
         measured = correlations(known, called)
         measured["loss"] = float(((known - called) ** 2).mean())
         return RegressionEvaluation(known, called, measured)
+
+    def guessing_loss(self, labels: list[float]) -> float | None:
+        return None
 
 
 class EntityHead:
@@ -329,6 +345,9 @@ class EntityHead:
         measured["loss"] = float(np.concatenate(losses).mean())
         return EntityEvaluation(known, called, measured)
 
+    def guessing_loss(self, labels: list[list[int]]) -> float | None:
+        return float(entropy(np.bincount([tag for row in labels for tag in row if tag != IGNORED])))
+
 
 def first_pieces(words: Sequence[int | None]) -> dict[int, int]:
     """The place of each word's first piece, given for every piece the number of its word.
@@ -386,6 +405,9 @@ class ChoiceHead:
             "loss": float(-log_p[np.arange(len(known)), known].mean()),
         }
         return ChoiceEvaluation(known, called, np.exp(log_p), measured)
+
+    def guessing_loss(self, labels: list[int]) -> float | None:
+        return None
 
 
 HEADS: dict[str, Head] = {

@@ -178,6 +178,9 @@ class QuestionHead:
         accepted = [list(answers["text"]) for answers in dataset["answers"]]
         return AnswerEvaluation.of(accepted, spans, no_answer_scores, float(np.mean(losses)))
 
+    def guessing_loss(self, labels: list[Window]) -> float | None:
+        return None
+
 
 def find_spans(
     logits: Sequence[np.ndarray], windows: Sequence[Window], contexts: Sequence[str]

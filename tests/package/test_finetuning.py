@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,27 @@ def test_the_same_seed_gives_the_same_run(checkpoint: Path) -> None:
     first, second = (fine_tune(checkpoint, make_task(), config).losses for _ in range(2))
     assert first == second
     assert fine_tune(checkpoint, make_task(), replace(config, seed=3)).losses != first
+
+
+def test_a_run_that_stays_at_chance_says_so(checkpoint: Path) -> None:
+    task, still = make_task(), replace(QUICK, epochs=1, learning_rate=1e-7)
+    with pytest.warns(finetuning.StayedAtChance, match="hardly learned .* take more steps") as said:
+        result = fine_tune(checkpoint, task, still)
+    assert result.advice == str(said[0].message)
+    assert "that of guessing by the shares of the labels 0.693" in result.advice  # half and half
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", finetuning.StayedAtChance)
+        assert fine_tune(checkpoint, task, QUICK).advice is None
+        assert fine_tune(checkpoint, task, still, from_scratch=True).advice is None
+
+
+def test_the_advice_depends_on_the_rate() -> None:
+    slow, fast = FineTuningConfig(), FineTuningConfig(learning_rate=5e-3)
+    assert finetuning.advice_at_chance(0.9, 1.0, 9, slow) is None
+    assert "small_set()" in str(finetuning.advice_at_chance(0.91, 1.0, 9, slow))
+    assert "; lower learning_rate" in str(finetuning.advice_at_chance(0.91, 1.0, 9, fast))
+    assert finetuning.advice_at_chance(0.91, 0.0, 9, slow) is None  # one label: nothing to learn
+    assert finetuning.advice_at_chance(9.0, None, 9, slow) is None
 
 
 def test_from_scratch_has_the_shape_but_not_the_weights(checkpoint: Path) -> None:
@@ -284,7 +306,7 @@ def test_another_run_is_not_resumed(
 def test_nothing_is_printed(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fine_tune(checkpoint, make_task(), replace(QUICK, epochs=1), output_dir=tmp_path / "toy")
+    fine_tune(checkpoint, make_task(), replace(QUICK, epochs=3), output_dir=tmp_path / "toy")
     assert capfd.readouterr() == ("", "")
 
 

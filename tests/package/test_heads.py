@@ -157,6 +157,16 @@ def test_a_number_is_learnt(checkpoint: Path) -> None:
     assert judged.report.startswith("pearson 0.9")
 
 
+def test_the_loss_of_guessing_by_hand() -> None:
+    classes = HEADS["classification"].guessing_loss([0, 0, 0, 2])
+    assert classes == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    tags = HEADS["token-classification"].guessing_loss([[-100, 0, 1, -100], [0, -100], [1, 0, 0]])
+    assert tags == pytest.approx(-2 / 3 * math.log(2 / 3) - 1 / 3 * math.log(1 / 3))
+    assert HEADS["regression"].guessing_loss([1.0, 2.0, 3.0]) is None
+    assert HEADS["multiple-choice"].guessing_loss([0, 1]) is None
+    assert HEADS["question-answering"].guessing_loss([]) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "columns", "message"),
     [
