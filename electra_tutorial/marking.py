@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 # Light tints of the figures' palette, for black text: contrast at least 11 to 1.
 TINTS = ("#9FD4F5", "#F5C09A", "#A8E0C6", "#EBC3DA", "#F3E08E", "#D2D2D2")
@@ -33,6 +34,30 @@ def join_words(
         starts.append(starts[-1] + len(word) + 1)
     marks = [Mark(starts[first], starts[last] - 1, label) for first, last, label in spans]
     return " ".join(words), marks
+
+
+def overlay(marks: Sequence[Mark]) -> list[Mark]:
+    """Marks that may overlap, cut into parts that do not: a true answer and a given one, say.
+
+    A part that lies in several marks has all their labels, in the order of `marks`, with " + "
+    between them. Parts that touch and have the same label are one part.
+
+    Raises:
+        ValueError: if a mark is empty.
+    """
+    for mark in marks:
+        if mark.start >= mark.end:
+            raise ValueError(f"The mark {mark.label!r} from {mark.start} to {mark.end} is empty.")
+    edges = sorted({edge for mark in marks for edge in (mark.start, mark.end)})
+    parts: list[Mark] = []
+    for start, end in pairwise(edges):
+        names = [mark.label for mark in marks if mark.start <= start and end <= mark.end]
+        label = " + ".join(dict.fromkeys(names))
+        if parts and parts[-1].end == start and parts[-1].label == label:
+            parts[-1] = Mark(parts[-1].start, end, label)
+        elif names:
+            parts.append(Mark(start, end, label))
+    return parts
 
 
 def as_text(text: str, marks: Sequence[Mark]) -> str:

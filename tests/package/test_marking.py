@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electra_tutorial.marking import TINTS, Mark, as_html, as_text, join_words, show
+from electra_tutorial.marking import TINTS, Mark, as_html, as_text, join_words, overlay, show
 
 TEXT, MARKS = join_words(["Ada", "Lovelace", "met", "Bob"], [(0, 2, "PER"), (3, 4, "PER")])
 
@@ -69,3 +69,28 @@ def test_nothing_of_the_text_is_lost(text: str, cuts: list[int]) -> None:
     marks = [Mark(a, b, "label") for a, b in zip(ends[::2], ends[1::2], strict=False)]
     bare = re.sub(r" <small>.*?</small>|<[^>]+>", "", as_html(text, marks))
     assert html.unescape(bare) == text
+
+
+def test_overlapping_marks_are_cut_where_they_overlap() -> None:
+    true, answer = Mark(4, 9, "true"), Mark(0, 6, "given")
+    parts = [Mark(0, 4, "given"), Mark(4, 6, "true + given"), Mark(6, 9, "true")]
+    assert overlay([true, answer]) == parts
+    assert overlay([true, Mark(4, 9, "given")]) == [Mark(4, 9, "true + given")]
+    assert overlay([Mark(5, 7, "b"), Mark(0, 2, "a")]) == [Mark(0, 2, "a"), Mark(5, 7, "b")]
+    assert as_text("0123456789", parts) == "[0123: given][45: true + given][678: true]9"
+    with pytest.raises(ValueError, match="'true' from 3 to 3 is empty"):
+        overlay([Mark(3, 3, "true")])
+
+
+SPANS = st.tuples(st.integers(0, 19), st.integers(1, 20), st.sampled_from("abc"))
+
+
+@given(st.lists(SPANS.filter(lambda span: span[0] < span[1]), max_size=6))
+def test_each_character_keeps_the_labels_of_its_marks(spans: list[tuple[int, int, str]]) -> None:
+    marks = [Mark(*span) for span in spans]
+    parts = overlay(marks)
+    for place in range(20):
+        over = list(dict.fromkeys(m.label for m in marks if m.start <= place < m.end))
+        expected = [" + ".join(over)] if over else []
+        assert [part.label for part in parts if part.start <= place < part.end] == expected
+    assert all(a.end <= b.start for a, b in zip(parts, parts[1:], strict=False))
