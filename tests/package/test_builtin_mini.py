@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from electra_tutorial import recorded
 from electra_tutorial.corpora import Corpus, build_segments, load_corpus
+from electra_tutorial.metrics import t_interval
 from electra_tutorial.modeling import ElectraForJointPreTraining
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import (
@@ -52,6 +54,19 @@ def test_its_card_states_what_was_recorded():
         f"{run['seconds'] / 60:.0f} minutes",
     ):
         assert figure in card
+
+
+def test_it_beats_random_weights_on_500_rows_as_its_card_says():
+    results = recorded.load("real_tasks_500")["results"]
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for task in ("ag_news", "sst2", "conll2003"):
+        found = results[task]
+        low, high = t_interval(np.subtract(found["scores"]["mini"], found["scores"]["random"]))
+        assert low > 0
+        mini, random = (
+            f"{found['mean'][a]:.3f} ± {found['sd'][a]:.3f}" for a in ("mini", "random")
+        )
+        assert f"{mini} | {random} | {low:.2f} to {high:.2f} |" in card
 
 
 def test_it_sees_exchanged_words_in_the_books_own_sentences():
