@@ -56,12 +56,14 @@ def refuse_to_overwrite(output_dir: Path) -> None:
         )
 
 
-def advice_not_finite(step: int, output_dir: Path) -> str:
-    """Say what to do about a loss that is not finite."""
+def advice_not_finite(
+    step: int, output_dir: Path, what: str = "the loss or its gradient is"
+) -> str:
+    """Say what to do about a loss, a gradient or weights that are not finite."""
     found = checkpoints_in(output_dir)
     last = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written yet"
     return (
-        f"the loss or its gradient is not finite at step {step}: {last}; start a new run from it "
+        f"{what} not finite at step {step}: {last}; start a new run from it "
         "or from the beginning with a lower learning rate, a longer warm-up or precision fp32."
     )
 

@@ -267,7 +267,8 @@ def pretrain(
         FileNotFoundError: if there is nothing to resume.
         FileExistsError: if a new run would overwrite another.
         ModuleNotFoundError: if a tracker's package is not installed.
-        FloatingPointError: if the loss or its gradient is no longer finite; nothing is saved then.
+        FloatingPointError: if the loss, its gradient or a weight is no longer finite; nothing is
+            saved then.
         OSError: if a checkpoint or the log can't be written.
     """
     output_dir = Path(output_dir)
@@ -340,6 +341,12 @@ def pretrain(
         return sums
 
     def save_state(sums: Sums) -> None:
+        # A finite gradient can still lead to weights that are not. Every process looks, and sees
+        # the same: none is left waiting for one that stopped.
+        if not torch.stack([weight.isfinite().all() for weight in bare.parameters()]).all():
+            raise FloatingPointError(
+                resuming.advice_not_finite(step, output_dir, "the weights are")
+            )
         if is_main:
             state = {"step": step, "seconds": run_log.seconds, "config": asdict(config), **facts}
             state |= {"sums": asdict(sums), "scaler": scaler.state_dict()}

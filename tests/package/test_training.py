@@ -412,6 +412,28 @@ def test_a_poisoned_step_is_named_and_never_saved(
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
+def test_weights_that_are_not_finite_are_never_saved(segments, tokenizer, tmp_path):
+    """Loss and gradient of the step are finite, and its rate carries the weights out of range."""
+    config = replace(CONFIG, steps=1, save_every=1, learning_rate=1e42)
+    with pytest.raises(FloatingPointError, match="the weights are not finite at step 1: no check"):
+        pretrain(config, segments, tokenizer, tmp_path / "first")
+    assert not list((tmp_path / "first").glob("*checkpoint-*"))
+    assert not (tmp_path / "first" / "final").exists()
+
+    def spoil(entry):
+        if entry["step"] == 4:  # after the first checkpoint, before the second
+            with torch.no_grad():
+                model.generator.generator_predictions.dense.weight[0, 0] = torch.inf
+
+    model = ElectraForJointPreTraining.from_size("nano", vocab_size=len(tokenizer))
+    run = tmp_path / "second"
+    with pytest.raises(
+        FloatingPointError, match="at step 4: the last good checkpoint is .*00000002"
+    ):
+        pretrain(CONFIG, segments, tokenizer, run, model=model, callback=spoil)
+    assert [p.name for p in run.glob("*checkpoint-*")] == ["checkpoint-00000002"]
+
+
 def test_a_full_disk_stops_the_run_and_keeps_what_was_there(
     segments, tokenizer, tmp_path, monkeypatch
 ):
