@@ -31,14 +31,15 @@ import numpy as np
 import torch
 from language import STATES, SYMBOLS, Language, make_tokenizer, token_ids
 from quality import IGNORED, LabelledRows, Tuning, fine_tuned_accuracy, prepare_rows
+from torch import Tensor
 
 from electra_tutorial import recorded
 from electra_tutorial.config import PretrainingConfig, get_size
 from electra_tutorial.corpora import Corpus, load_corpus
-from electra_tutorial.evaluation import frequency_corruptions, mask_segments
+from electra_tutorial.evaluation import Corruptions, frequency_corruptions, mask_segments
 from electra_tutorial.flops import count_training_flops
 from electra_tutorial.initialization import cooccurrence_embeddings, start_embeddings
-from electra_tutorial.metrics import t_interval, unigram_entropy
+from electra_tutorial.metrics import discriminator_metrics, t_interval, unigram_entropy
 from electra_tutorial.segments import Segments, build_segments
 from electra_tutorial.tokenization import load_tokenizer, train_wordpiece
 from electra_tutorial.training import build_model, pretrain
@@ -246,8 +247,11 @@ def prepare_text(scale: Scale, folder: Path, text: Path, hub: Path | None) -> di
     )
     seconds = time.perf_counter() - started
     np.save(folder / "words.npy", words.numpy())
+    judged = held_out.take(slice(0, scale.held_out))
+    replaced = frequency_corruptions(mask_segments(judged, tokenizer), judged, tokenizer)
     return {
         "cooccurrence_seconds": seconds,
+        "cooccurrence_auc": auc_without_network(words, replaced, tokenizer.all_special_ids),
         "vocabulary": len(tokenizer),
         "train_tokens": segments.num_tokens,
         "unigram_entropy": unigram_entropy(held_out.input_ids, tokenizer.all_special_ids),
@@ -256,6 +260,25 @@ def prepare_text(scale: Scale, folder: Path, text: Path, hub: Path | None) -> di
         ),
         "files": {file.name: recorded.hash_file(file) for file in [*files, text / "valid.txt.xz"]},
     }
+
+
+def auc_without_network(
+    words: Tensor, corruptions: Corruptions, special_ids: Sequence[int], window: int = 4
+) -> float:
+    """How well word vectors alone, (vocab, dim), find replaced tokens.
+
+    A token is the more suspicious the lower the mean product of its vector with those of the tokens
+    up to `window` places away: the window of the statistics.
+    """
+    ids = corruptions.corrupted_ids
+    is_word = ~torch.isin(ids, torch.tensor(special_ids))
+    vectors = words[ids] * is_word[..., None]
+    places = torch.arange(ids.shape[1])
+    apart = (places[:, None] - places).abs()
+    near = ((apart > 0) & (apart <= window)).to(vectors)
+    neighbours = (is_word.to(vectors) @ near)[..., None].clamp(min=1)
+    fit = (vectors * (near @ vectors) / neighbours).sum(-1)
+    return discriminator_metrics(-fit, corruptions.is_replaced, is_word)["auc"]
 
 
 # ---------------------------------------------------------------- one run

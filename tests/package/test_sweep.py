@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
+
+from electra_tutorial.masking import MaskedBatch
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 NAMES = (
@@ -145,3 +148,13 @@ def test_the_language_needs_no_text(sweep: Any, tmp_path: Path) -> None:
     assert (rows.test_labels[:, [0, -1]] == sweep.IGNORED).all()
     assert rows.test_labels[:, 1:-1].min() >= 0
     assert sweep.prepare(scale, tmp_path, None, None) == facts
+
+
+def test_words_that_do_not_fit_their_neighbours_are_found_without_a_network(sweep: Any) -> None:
+    words = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])  # 3 is the stranger
+    ids = torch.tensor([[0, 1, 2, 3, 1, 0], [0, 1, 1, 2, 1, 0]])
+    masked = MaskedBatch(ids, torch.ones_like(ids), ids.masked_fill(ids != 3, -100))
+    corruptions = sweep.Corruptions(masked, ids, ids == 3)
+    assert sweep.auc_without_network(words, corruptions, [0]) == 1.0
+    # Nothing to go by: all vectors are equal.
+    assert sweep.auc_without_network(torch.ones(4, 2), corruptions, [0]) == 0.5
