@@ -18,6 +18,7 @@ import torch
 from transformers import AutoConfig
 
 from electra_tutorial.modeling import no_progress_bars
+from electra_tutorial.tokenization import load_tokenizer
 
 
 def find_checkpoint(checkpoint: str | Path) -> str:
@@ -78,6 +79,29 @@ def load_pretrained(model_class: Any, source: str, **changes: Any) -> tuple[Any,
             "checkpoint, a hub id that you can reach, or 'mini'."
         ) from error
     return model, new
+
+
+def load_joint_model(checkpoint: str | Path) -> Any:
+    """Load both halves, to train them further: from a pair of folders, or a run's checkpoint.
+
+    Args:
+        checkpoint: a folder with ``discriminator/`` and ``generator/`` in it, as a run's ``final``,
+            or a run's ``checkpoint-...``.
+
+    Raises:
+        FileNotFoundError: if there is no such thing.
+        ValueError: if the files do not belong together.
+    """
+    from electra_tutorial.objectives import get_objective
+    from electra_tutorial.training import model_of_checkpoint
+
+    folder = Path(checkpoint)
+    if (folder / "state.json").is_file():
+        kept = folder.parent / "tokenizer"
+        return model_of_checkpoint(folder, len(load_tokenizer(kept)) if kept.is_dir() else None)
+    joint = folder / "config.json"
+    saved = json.loads(joint.read_text(encoding="utf-8")) if joint.is_file() else {}
+    return get_objective(saved.get("objective", "electra")).from_halves(folder)
 
 
 def reading_of(checkpoint: str | Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(command: argparse.ArgumentParser, settings: type) -> None:
-    """An option for each field of a dataclass of settings, with the field's default."""
+    """An option for each field of a dataclass of settings, with the field's default.
+
+    An option that is not given leaves no trace in the result, so that a default can be told from a
+    choice.
+    """
     group = command.add_argument_group("settings")
     for field in dataclasses.fields(settings):
         default: Any = field.default
@@ -65,20 +70,26 @@ def _add_settings(command: argparse.ArgumentParser, settings: type) -> None:
         if isinstance(default, bool):
             on_or_off = argparse.BooleanOptionalAction
             group.add_argument(
-                option, action=on_or_off, default=default, help=f"default: {default}"
+                option, action=on_or_off, default=argparse.SUPPRESS, help=f"default: {default}"
             )
             continue
         group.add_argument(
             option,
             type=float if default is None else type(default),
-            default=default,
+            default=argparse.SUPPRESS,
             metavar=field.name.upper(),
             help="default: from the size" if default is None else f"default: {default}",
         )
 
 
+def _given(options: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """The settings that were named on the command line."""
+    names = [field.name for field in dataclasses.fields(settings)]
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
 def _settings(options: argparse.Namespace, settings: type) -> Any:
-    return settings(**{f.name: getattr(options, f.name) for f in dataclasses.fields(settings)})
+    return settings(**_given(options, settings))
 
 
 # --- env --------------------------------------------------------------------------------------
@@ -142,7 +153,9 @@ def _add_pretrain(commands: Commands) -> None:
         type=Path,
         metavar="DIR",
         help="start from the discriminator/ and generator/ in this folder, or from a checkpoint-* "
-        "of another run",
+        "of another run. What it is made of (objective, size, sharing, generator fraction, "
+        "initializer range) stays as it is; dropout and discriminator weight too, unless they are "
+        "given",
     )
     command.add_argument(
         "--tokenizer",
@@ -192,6 +205,9 @@ def _pretrain(options: argparse.Namespace) -> int:
     config: PretrainingConfig = _settings(options, PretrainingConfig)
     if not options.resume:
         refuse_to_overwrite(options.output)
+    model = None
+    if options.checkpoint is not None:
+        model, config = _pretraining_start(options, config)
     processes = join_processes()
     with processes.main_process_first():  # the others read what it has written
         tokenizer, segments, held_out = _pretraining_text(
@@ -207,7 +223,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         tokenizer,
         options.output,
         held_out=held_out,
-        model=_pretraining_start(options, config, tokenizer),
+        model=model,
         resume=options.resume,
         max_seconds=options.max_seconds,
         trackers=options.tracker,
@@ -282,19 +298,20 @@ def _tokenizer_of(checkpoint: Path) -> Path:
 
 
 def _pretraining_start(
-    options: argparse.Namespace, config: PretrainingConfig, tokenizer: Any
-) -> Any:
-    """Return the model that --checkpoint names; None for a new one."""
-    from electra_tutorial.objectives import get_objective
-    from electra_tutorial.training import model_of_checkpoint
+    options: argparse.Namespace, config: PretrainingConfig
+) -> tuple[Any, PretrainingConfig]:
+    """Return the model that --checkpoint names, and the settings as they are with it."""
+    from electra_tutorial.checkpoints import load_joint_model
+    from electra_tutorial.continuing import settings_for
 
-    if options.checkpoint is None:
-        return None
-    if (options.checkpoint / "state.json").is_file():
-        return model_of_checkpoint(options.checkpoint, len(tokenizer))
-    return get_objective(config.objective).from_halves(
-        options.checkpoint, discriminator_weight=config.discriminator_weight
-    )
+    given = _given(options, PretrainingConfig)
+    if (config.embeddings, config.positions) != ("random", "random"):
+        raise ValueError(
+            "--embeddings and --positions say how a new model starts: leave them out with "
+            "--checkpoint."
+        )
+    model = load_joint_model(options.checkpoint)
+    return model, settings_for(model, config, given)
 
 
 # --- finetune, evaluate, predict --------------------------------------------------------------
@@ -330,12 +347,28 @@ def _columns(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("text_column", "label_column", "pair_column")}
 
 
+FEW_ROWS = 2_490  # of RTE, the smallest set that the paper fine-tunes on
+RECIPES = """\
+recipes: which settings an option that you do not give has
+  paper  table 7 for ELECTRA-Small, the defaults named above. The paper takes 10 epochs for RTE
+         and STS-B and 2 for SQuAD, and its code reads SQuAD with 512 tokens:
+           electra-tutorial finetune --task rte --source hub --recipe paper --epochs 10 \\
+             --checkpoint google/electra-small-discriminator --output rte
+  small  for few rows: --learning-rate 5e-4 --layerwise-decay 1.0 --dropout 0.0
+         --batch-size 16, and as many --epochs as make 100 steps, from 3 to 20
+  auto   small where there are fewer than 2,490 rows to train on, else paper
+Where the model has learned nothing all the same, a warning says what to change.
+"""
+
+
 def _add_finetune(commands: Commands) -> None:
     command = commands.add_parser(
         "finetune",
         help="train a model for a task on labelled data",
         description="Train a classifier or another head on labelled data. Of --train a tenth of "
         "the rows is held out, on which the best epoch is chosen.",
+        epilog=RECIPES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_task(command, "--train")
     command.add_argument(
@@ -350,33 +383,61 @@ def _add_finetune(commands: Commands) -> None:
         action="store_true",
         help="go on with an interrupted run for OUTPUT, after its last whole epoch",
     )
+    command.add_argument(
+        "--recipe",
+        default="auto",
+        choices=("auto", "paper", "small"),
+        help="settings for what is not given below: auto (default), paper or small; see the end",
+    )
     _add_settings(command, FineTuningConfig)
-    command.set_defaults(run=_finetune)
+    # None: not given. Only then does a recipe decide.
+    command.set_defaults(
+        run=_finetune, **{f.name: None for f in dataclasses.fields(FineTuningConfig)}
+    )
+
+
+def _recipe(options: argparse.Namespace, rows: int) -> tuple[str, FineTuningConfig]:
+    """The recipe for so many rows, and its settings, but for those that were given."""
+    names = [field.name for field in dataclasses.fields(FineTuningConfig)]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    recipe = options.recipe
+    if recipe == "auto":
+        recipe = "small" if rows < FEW_ROWS else "paper"
+    if recipe == "small":
+        return recipe, FineTuningConfig.small_set(rows, **given)
+    return recipe, FineTuningConfig(**given)
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from electra_tutorial.finetuning import fine_tune
+    from electra_tutorial.finetuning import StayedAtChance, fine_tune
     from electra_tutorial.task_files import load_own_task
     from electra_tutorial.tasks import load_task
 
-    config: FineTuningConfig = _settings(options, FineTuningConfig)
     if options.file is not None:
         task = load_own_task(options.file, **_columns(options))
     else:
         task = load_task(options.task, options.source, options.directory)
-    result = fine_tune(
-        options.checkpoint,
-        task,
-        config,
-        options.output,
-        options.from_scratch,
-        show_progress=sys.stderr.isatty(),
-        resume=options.resume,
-    )
+    recipe, config = _recipe(options, len(task.train))
+    names = ("learning_rate", "layerwise_decay", "dropout", "batch_size", "epochs")
+    chosen = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
+    print(f"Recipe {recipe!r} for {len(task.train):,} rows: {chosen}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StayedAtChance)  # said at the end, without a place in code
+        result = fine_tune(
+            options.checkpoint,
+            task,
+            config,
+            options.output,
+            options.from_scratch,
+            show_progress=sys.stderr.isatty(),
+            resume=options.resume,
+        )
     for row in result.history:
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
     print(f"Best on validation: epoch {result.best_epoch}.\n{result.validation.report}")
     print(f"The model is in {options.output}.")
+    if result.advice is not None:
+        print(f"electra-tutorial finetune: warning: {result.advice}", file=sys.stderr)
     return 0
 
 

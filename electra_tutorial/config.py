@@ -69,6 +69,10 @@ SIZES: dict[str, ElectraSize] = {
 }
 
 
+CUSTOM = "custom"
+"""What is recorded as the size of a run that started from a model of no named size."""
+
+
 def get_size(size: str | ElectraSize) -> ElectraSize:
     """Return the size called ``size`` (an :class:`ElectraSize` is returned as it is).
 
@@ -159,7 +163,8 @@ class PretrainingConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        get_size(self.size)
+        if self.size != CUSTOM:
+            get_size(self.size)
         infinity = float("inf")
         _check_range(
             self,
@@ -193,6 +198,8 @@ class PretrainingConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}."
                 )
+        if self.size == CUSTOM:
+            return
         longest = get_size(self.size).max_position_embeddings
         if self.sequence_length > longest:
             raise ValueError(

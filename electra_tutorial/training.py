@@ -42,7 +42,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from tqdm import tqdm
 
-from electra_tutorial import resuming
+from electra_tutorial import continuing, resuming
 from electra_tutorial.batches import draw_batch, dropout_seed, rows_of_micro_batches, take_rows
 from electra_tutorial.batches import rows_of_step as rows_of_step
 from electra_tutorial.config import PretrainingConfig, get_size
@@ -61,7 +61,7 @@ from electra_tutorial.initialization import (
     start_embeddings,
 )
 from electra_tutorial.masking import IGNORED, SpecialIds
-from electra_tutorial.modeling import ElectraForJointPreTraining
+from electra_tutorial.modeling import ElectraForJointPreTraining, ElectraJointConfig
 from electra_tutorial.objectives import get_objective
 from electra_tutorial.optimization import build_optimizer, set_learning_rate
 from electra_tutorial.optimization import learning_rate_factor as learning_rate_factor
@@ -126,7 +126,7 @@ def build_model(
     return model
 
 
-def _new_model(config: PretrainingConfig, vocab_size: int) -> ElectraForJointPreTraining:
+def _new_model(config: PretrainingConfig, vocab_size: int | None) -> ElectraForJointPreTraining:
     torch.manual_seed(config.seed)
     return get_objective(config.objective).from_size(
         get_size(config.size),
@@ -140,8 +140,14 @@ def _new_model(config: PretrainingConfig, vocab_size: int) -> ElectraForJointPre
     )
 
 
-def model_of_checkpoint(folder: str | Path, vocab_size: int) -> ElectraForJointPreTraining:
+def model_of_checkpoint(
+    folder: str | Path, vocab_size: int | None = None
+) -> ElectraForJointPreTraining:
     """Build the model of a run's ``checkpoint-...``, to start another run from it.
+
+    Args:
+        folder: the checkpoint.
+        vocab_size: number of tokens, needed for a checkpoint of before models were described in it.
 
     Raises:
         FileNotFoundError: if the folder is no such checkpoint.
@@ -150,9 +156,15 @@ def model_of_checkpoint(folder: str | Path, vocab_size: int) -> ElectraForJointP
     folder = Path(folder)
     if not (folder / resuming.STATE).is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint of a run: name a checkpoint-... of it.")
-    settings = json.loads((folder / resuming.STATE).read_text())["config"]
-    model = _new_model(PretrainingConfig(**settings), vocab_size)
+    state = json.loads((folder / resuming.STATE).read_text())
+    if "model" in state:
+        described = ElectraJointConfig.from_dict(state["model"])
+        model = get_objective(state["config"]["objective"])(described)
+    else:
+        model = _new_model(PretrainingConfig(**state["config"]), vocab_size)
     resuming.load_weights(folder, model)
+    if model.config.frozen_generator:
+        model.freeze_generator()
     return model
 
 
@@ -204,13 +216,8 @@ def join_processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
 
 
-def _check_fit(config: PretrainingConfig, segments: Segments, tokenizer: Any, model: Any) -> None:
+def _check_fit(segments: Segments, tokenizer: Any, model: Any) -> None:
     segments.check_tokenizer(tokenizer)
-    if model is not None and model.objective != config.objective:
-        raise ValueError(
-            f"the model was built for the objective {model.objective!r} and the configuration says "
-            f"{config.objective!r}: make them agree."
-        )
     if model is not None and model.config.discriminator["vocab_size"] != len(tokenizer):
         raise ValueError(
             f"the model has {model.config.discriminator['vocab_size']} tokens and the tokenizer "
@@ -252,7 +259,9 @@ def pretrain(
             ``final/generator``. All processes must see it.
         held_out: text to evaluate on, with masks drawn once; the corruptions are the run's own.
         corruptions: a fixed set on which the discriminator is judged as well (``fixed_auc``).
-        model: continue from this model; a new one is built from ``config`` if absent.
+        model: continue from this model; a new one is built from ``config`` if absent. What
+            ``config`` leaves at its default is then recorded as the model has it; what it chooses
+            must agree, or is set in the model (:func:`continuing.settings_for`).
         resume: continue the run in ``output_dir`` from its last checkpoint.
         max_seconds: stop after this time; a checkpoint is written if ``save``.
         save: write checkpoints and the final model.
@@ -262,8 +271,9 @@ def pretrain(
             ``("tensorboard",)``; they write into ``output_dir``.
 
     Raises:
-        ValueError: if the tokenizer does not fit the segments or the model, the settings, the text
-            or the tokenizer differ from those of the run to resume, or a tracker is unknown.
+        ValueError: if the tokenizer or the settings do not fit the segments or the model, if the
+            settings, the text or the tokenizer differ from those of the run to resume, or a tracker
+            is unknown.
         FileNotFoundError: if there is nothing to resume.
         FileExistsError: if a new run would overwrite another.
         ModuleNotFoundError: if a tracker's package is not installed.
@@ -273,7 +283,9 @@ def pretrain(
     """
     output_dir = Path(output_dir)
     special_ids = SpecialIds.from_tokenizer(tokenizer)
-    _check_fit(config, segments, tokenizer, model)
+    _check_fit(segments, tokenizer, model)
+    if model is not None:
+        config = continuing.settings_for(model, config)
     accelerator = start_accelerator(output_dir, trackers)
     device, is_main = accelerator.device, accelerator.is_main_process
     place = {"process": accelerator.process_index, "processes": accelerator.num_processes}
@@ -350,6 +362,7 @@ def pretrain(
         if is_main:
             state = {"step": step, "seconds": run_log.seconds, "config": asdict(config), **facts}
             state |= {"sums": asdict(sums), "scaler": scaler.state_dict()}
+            state |= {"model": bare.config.to_dict()}
             resuming.save_checkpoint(output_dir, bare, optimizer, state, config.keep_checkpoints)
         accelerator.wait_for_everyone()
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import csv
 import io
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -155,9 +157,90 @@ def test_settings_become_options() -> None:
     options = cli._parser().parse_args([*given, "--no-bias-correction", "--compile"])
     settings = cli._settings(options, PretrainingConfig)
     assert (settings.bias_correction, settings.compile) == (False, True)
-    options = cli._parser().parse_args(["finetune", "--task", "topics", "--output", "y"])
-    assert cli._settings(options, FineTuningConfig) == FineTuningConfig()
-    assert options.checkpoint == "mini"
+
+
+def test_a_recipe_decides_what_is_not_given() -> None:
+    def chosen(rows: int, *more: str) -> tuple[str, FineTuningConfig]:
+        line = ["finetune", "--task", "topics", "--output", "y", *more]
+        options = cli._parser().parse_args(line)
+        assert options.checkpoint == "mini"
+        return cli._recipe(options, rows)
+
+    assert chosen(288) == ("small", FineTuningConfig.small_set(288))
+    assert chosen(2_490) == chosen(288, "--recipe", "paper") == ("paper", FineTuningConfig())
+    assert chosen(9_999, "--recipe", "small") == ("small", FineTuningConfig.small_set(9_999))
+    given = ("--learning-rate", "1e-3", "--dropout", "0.1", "--no-bias-correction", "--seed", "0")
+    expected = FineTuningConfig.small_set(
+        288, learning_rate=1e-3, dropout=0.1, bias_correction=False
+    )
+    assert chosen(288, *given) == ("small", expected)
+    assert chosen(5_000, "--epochs", "10")[1] == FineTuningConfig(epochs=10)
+
+
+def test_finetune_says_what_the_paper_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["finetune", "--help"])
+    said = capsys.readouterr().out
+    assert "10 epochs for RTE\n         and STS-B and 2 for SQuAD" in said
+    assert "default: 0.0003" in said  # the paper's, although a recipe may decide
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_texts_of_one_s_own_go_in_and_answers_come_out(
+    suffix: str,
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A word gives each label away, so that a model that reads the right columns answers right."""
+    words = ["good", "great", "bad", "poor", "film", "play", "the", "was"]
+    checkpoint = make_checkpoint(tmp_path / "toy", words, initializer_range=0.1)
+    rows = [
+        {"nr": i, "body": f"the {place} was {word}", "topic": "praise" if i % 2 else "blame"}
+        for i in range(60)
+        for word in [("bad", "good", "poor", "great")[i % 4]]
+        for place in [("film", "play", "film play")[i % 3]]
+    ]
+    for row in rows:  # no two texts alike, for these stay on one side
+        row["body"] += " the" * (row["nr"] // 12)
+    path = tmp_path / f"my{suffix}"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if suffix == ".csv":
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    output = tmp_path / "model"
+    line = f"finetune --train {path} --text-column body --label-column topic --output {output}"
+    settings = "--learning-rate 1e-2 --epochs 4 --batch-size 8 --max-length 16"
+    capsys.readouterr()  # of the checkpoint's
+    assert cli.main([*line.split(), *settings.split(), "--checkpoint", str(checkpoint)]) == 0
+    said = capsys.readouterr()
+    assert "Recipe 'small' for 54 rows: learning_rate 0.01, layerwise_decay 1, " in said.out
+    assert said.err == ""
+    assert (
+        cli.main(["predict", "--checkpoint", str(output), "the play was great", "poor film"]) == 0
+    )
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "praise",
+        "blame",
+    ]
+
+
+def test_finetune_warns_of_a_run_at_chance(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "toy", ["the"])
+    capsys.readouterr()  # of the checkpoint's
+    path = tmp_path / "my.csv"
+    path.write_text("text,label\n" + "".join(f"{'the ' * (i + 1)},{i % 2}\n" for i in range(40)))
+    line = f"finetune --train {path} --checkpoint {checkpoint} --output {tmp_path / 'model'}"
+    settings = "--learning-rate 1e-7 --epochs 1 --max-length 16"
+    assert cli.main([*line.split(), *settings.split()]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("electra-tutorial finetune: warning: the model has hardly learned")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -221,6 +304,58 @@ def test_pretrain_goes_on_from_a_checkpoint(
     assert "Stopped early (time limit); go on with --resume." in capsys.readouterr().out
     kept = tmp_path / "more" / "tokenizer" / "tokenizer.json"
     assert kept.read_bytes() == (run / "tokenizer" / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["final", "checkpoint-00000001"])
+def test_pretrain_records_what_the_checkpoint_has(text: Path, tmp_path: Path, start: str) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    line = f"pretrain --corpus {text} --steps 1 --held-out 0 --sequence-length 16 --batch-size 4"
+    made = f"{line} --output {first} --size nano --sharing none --generator-fraction 0.5"
+    assert cli.main(f"{made} --dropout 0 --discriminator-weight 9".split()) == 0
+    line = f"{line} --output {second} --checkpoint {first / start}"
+    assert cli.main(f"{line} --dropout 0.3".split()) == 0
+    state = json.loads((second / "checkpoint-00000001" / "state.json").read_text())
+    recorded, model = state["config"], state["model"]
+    assert (recorded["size"], recorded["sharing"], model["sharing"]) == ("nano", "none", "none")
+    assert recorded["generator_fraction"] == 0.5
+    assert model["generator"]["hidden_size"] == 64
+    assert recorded["discriminator_weight"] == model["discriminator_weight"] == 9
+    assert recorded["dropout"] == 0.3
+    for half in ("discriminator", "generator"):
+        assert model[half]["hidden_dropout_prob"] == 0.3
+        kept = json.loads((second / "final" / half / "config.json").read_text())
+        assert kept["attention_probs_dropout_prob"] == 0.3
+    assert cli.main(f"{line} --dropout 0.3 --resume".split()) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--sharing none", "has sharing 'embeddings', and 'none' is asked for"),
+        ("--size small", "has size 'nano', and 'small' is asked for"),  # a default, but chosen
+        ("--generator-fraction 0.5", "has generator_fraction 0.25 (32 of 128 units), and 0.5"),
+        ("--objective mlm", "has objective 'electra', and 'mlm' is asked for"),
+        ("--initializer-range 0.1", "has initializer_range 0.02"),
+        ("--embeddings cooccurrence", "say how a new model starts: leave them out"),
+        ("--sequence-length 100", "longer than the 64 positions of the model"),
+    ],
+)
+def test_pretrain_refuses_what_contradicts_the_checkpoint(
+    run: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: str,
+    message: str,
+) -> None:
+    line = f"pretrain --corpus {text} --output {tmp_path / 'new'} --checkpoint {run / 'final'}"
+    assert cli.main([*line.split(), *given.split()]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
@@ -311,11 +446,7 @@ def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]
         ("pretrain --corpus {text} --output {out} --size huge", "unknown size 'huge'"),
         ("pretrain --corpus {text} --output {out} --sequence-length 999", "is longer than the"),
         ("pretrain --corpus {text} --output {out} --held-out 2", "a share between 0 and 1"),
-        ("pretrain --corpus {text} --output {out} --checkpoint {out}", "no tokenizer at"),
-        (
-            "pretrain --corpus {text} --output {out} --checkpoint {out} --tokenizer mini",
-            "name a folder with",
-        ),
+        ("pretrain --corpus {text} --output {out} --checkpoint {out}", "name a folder with"),
         ("pretrain --corpus {text} --output {run}", "resume it, or name another folder"),
         ("pretrain --corpus {text} --output {out} --packing x", "unknown packing 'x'"),
         ("pretrain --corpus {text} --output {out} --tracker x", "unknown tracker 'x'"),
