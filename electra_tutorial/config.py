@@ -263,7 +263,7 @@ class FineTuningConfig:
 
         Its settings suit GLUE. On 300 rows, 3 epochs of batches of 32 are 30 steps, in which a new
         head does not get away from guessing. What matters here is the number of steps: batches of
-        16 and as many epochs as make 200 steps, though at least 3 and at most 20. All layers learn
+        16 and as many epochs as make 100 steps, though at least 3 and at most 20. All layers learn
         at one rate, 5e-4 (``layerwise_decay`` 1.0), and without dropout, which both slow the start
         down. Chapters 5.3 to 6.4 find such settings for the bundled ``mini``, and
         ``experiments/instability.py`` counts 0 of 10 runs at chance with this rate on 32 rows, and
@@ -288,4 +288,4 @@ class FineTuningConfig:
         if "epochs" in changes:
             return config
         steps_per_epoch = -(-rows // config.batch_size)
-        return replace(config, epochs=min(20, max(3, -(-200 // steps_per_epoch))))
+        return replace(config, epochs=min(20, max(3, -(-100 // steps_per_epoch))))

@@ -51,8 +51,8 @@ def test_finetuning_settings_are_checked():
         FineTuningConfig(epochs=2.5)
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(1, 20), (160, 20), (317, 10), (1000, 4), (9000, 3)])
-def test_a_small_set_gets_two_hundred_steps_in_three_to_twenty_epochs(rows, epochs):
+@pytest.mark.parametrize(("rows", "epochs"), [(1, 20), (80, 20), (317, 5), (400, 4), (9000, 3)])
+def test_a_small_set_gets_a_hundred_steps_in_three_to_twenty_epochs(rows, epochs):
     config = FineTuningConfig.small_set(rows)
     assert config.epochs == epochs
     assert (config.learning_rate, config.layerwise_decay, config.dropout) == (5e-4, 1.0, 0.0)
@@ -61,7 +61,7 @@ def test_a_small_set_gets_two_hundred_steps_in_three_to_twenty_epochs(rows, epoc
 
 def test_settings_of_a_small_set_can_be_changed():
     assert FineTuningConfig.small_set(317, epochs=2, seed=3).epochs == 2
-    assert FineTuningConfig.small_set(317, batch_size=32).epochs == 20
+    assert FineTuningConfig.small_set(317, batch_size=32).epochs == 10
     with pytest.raises(ValueError, match="batch_size must lie between 1"):
         FineTuningConfig.small_set(317, batch_size=0)
     with pytest.raises(ValueError, match="at least one row to train on, not 0"):
