@@ -7,6 +7,7 @@ draws the same and takes its own rows, so that nothing depends on the number of 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,22 @@ def rows_of_step(step: int, batch_size: int, num_segments: int, seed: int) -> np
     return rows
 
 
+MASKING: dict[str, dict[str, Any]] = {
+    "exact": {"method": "exact"},
+    "with-replacement": {"method": "exact", "replacement": True},
+    "coin": {"method": "coin"},
+}
+"""What each choice of ``PretrainingConfig.masking`` asks of ``mask_tokens``.
+
+``"with-replacement"`` is the official code's way (``pretrain_helpers.mask``): k draws, each with
+its own chance to write [MASK], and a loss that is the mean over the draws. Two things differ,
+beside the rounding of k (see :func:`electra_tutorial.masking.number_to_mask`). Where a position was
+drawn twice, the official code samples twice and writes half the sum of the two ids, the id of an
+unrelated token (issue 41 of google-research/electra); here it gets one sample, as any other. And
+the figures of the log count each chosen position once, where the official ones count draws.
+"""
+
+
 def draw_batch(
     step: int, config: PretrainingConfig, segments: Segments, special_ids: SpecialIds
 ) -> dict[str, Tensor]:
@@ -40,6 +57,9 @@ def draw_batch(
 
     Returns:
         Arguments of :meth:`ElectraForJointPreTraining.forward`, each ``(batch_size, seq_len)``.
+        With replacement ``loss_weights`` are among them: how often each position was drawn, over
+        the mean of that at the chosen positions. Their number divides the loss of a step, so it is
+        the mean over all draws, and parts of the batch still add up.
     """
     rows = rows_of_step(step, config.batch_size, len(segments), config.seed)
     noise = torch.Generator().manual_seed(_seed(config.seed, step))
@@ -48,6 +68,7 @@ def draw_batch(
         special_ids=special_ids,
         mask_probability=config.mask_probability,
         generator=noise,
+        **MASKING[config.masking],
     )
     arguments = {
         "input_ids": batch.input_ids,
@@ -55,6 +76,9 @@ def draw_batch(
         "labels": batch.labels,
         "sampling_uniform": torch.rand(batch.labels.shape, generator=noise),
     }
+    if batch.draws is not None:
+        mean = batch.draws.sum() / batch.chosen.sum().clamp_min(1)
+        arguments["loss_weights"] = batch.draws / mean.clamp_min(1)
     if segments.packing == "official":
         arguments["token_type_ids"] = torch.as_tensor(segments.token_type_ids(rows.tolist()))
     return arguments

@@ -122,6 +122,11 @@ class PretrainingConfig:
     ``bias_correction``: AdamW corrects its moments for their start at 0, as PyTorch's does; the
     official code doesn't (``--no-bias-correction``). ``warmup_multiplies_decay``: linear warm-up
     times linear decay, as in the official code; false: the decay begins after the warm-up.
+    ``masking`` says how the positions to mask are drawn: ``"exact"``, the official count without
+    replacement; ``"with-replacement"``, as the official code draws them, a position that is drawn
+    twice counting twice in the losses over the chosen positions; ``"coin"``, each token with
+    ``mask_probability``, independently (:data:`electra_tutorial.batches.MASKING`, which says what
+    still differs from the official code). Held-out text is always masked by the exact count.
     ``attention`` is ``"sdpa"``, ``"eager"`` or ``"auto"``: the one measured faster (see
     :func:`electra_tutorial.training.choose_attention`). ``compile`` runs the encoders through
     ``torch.compile``. ``onednn`` gives the float32 products on a CPU to oneDNN, which is twice as
@@ -142,6 +147,7 @@ class PretrainingConfig:
     bias_correction: bool = True
     warmup_multiplies_decay: bool = True
     mask_probability: float = 0.15
+    masking: str = "exact"
     objective: str = "electra"
     sharing: str = "embeddings"
     discriminator_weight: float = 50.0
@@ -184,6 +190,7 @@ class PretrainingConfig:
             keep_checkpoints=(1, infinity),
         )
         for name, choices in (
+            ("masking", ("exact", "with-replacement", "coin")),
             ("objective", ("electra", "electra-15", "replace-mlm", "all-tokens-mlm", "mlm")),
             (
                 "sharing",

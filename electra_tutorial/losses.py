@@ -70,11 +70,18 @@ def sample_tokens(
 def mean_over(values: Tensor, where: Tensor, count: Tensor | float | None = None) -> Tensor:
     """Mean of ``values`` at the positions where ``where`` is true; 0 if there is none.
 
-    ``count`` replaces the number of those positions as divisor: a part of a batch, divided by the
-    positions of the whole batch, gives its share of the whole batch's mean.
+    ``where`` may also hold weights: the mean is then the weighted one. ``count`` replaces the
+    number of those positions (the sum of the weights) as divisor: a part of a batch, divided by the
+    positions of the whole batch, gives its share of the whole batch's mean. A divisor below 1
+    counts as 1.
     """
     where = where.to(values.dtype)
-    return (values * where).sum() / (where.sum().clamp_min(1.0) if count is None else count)
+    return (values * where).sum() / _at_least_one(where.sum() if count is None else count)
+
+
+def _at_least_one(count: Tensor | float) -> Tensor | float:
+    """Return a divisor above zero: a batch in which nothing was chosen has a loss of zero."""
+    return count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1)
 
 
 def discriminator_loss(
@@ -88,7 +95,8 @@ def discriminator_loss(
     Args:
         logits: ``(batch, seq_len)``; positive means "replaced".
         is_replaced: ``(batch, seq_len)``, boolean.
-        attention_mask: ``(batch, seq_len)``, 1 at real tokens. [CLS] and [SEP] count.
+        attention_mask: ``(batch, seq_len)``, 1 at the tokens that count, real tokens in the paper,
+            [CLS] and [SEP] among them; or weights.
         num_tokens: divisor, if it is not the number of real tokens here; see :func:`mean_over`.
     """
     losses = F.binary_cross_entropy_with_logits(
@@ -124,7 +132,10 @@ def predict_tokens(
 
 
 def token_loss(
-    logits: Tensor, targets: Tensor, num_targets: Tensor | float | None = None
+    logits: Tensor,
+    targets: Tensor,
+    num_targets: Tensor | float | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy in nats, mean over the targets; 0 if there is none.
 
@@ -132,6 +143,11 @@ def token_loss(
         logits: ``(num_targets, vocab)``.
         targets: token ids, ``(num_targets,)``.
         num_targets: divisor, if it is not the number of targets here; see :func:`mean_over`.
+        weights: how much each target counts, ``(num_targets,)``; the mean is then the weighted one.
     """
+    if weights is not None:
+        return mean_over(
+            F.cross_entropy(logits.float(), targets, reduction="none"), weights, num_targets
+        )
     losses = F.cross_entropy(logits.float(), targets, reduction="sum")
-    return losses / (max(len(targets), 1) if num_targets is None else num_targets)
+    return losses / _at_least_one(len(targets) if num_targets is None else num_targets)

@@ -8,7 +8,8 @@ tokens, [CLS] and [SEP] counted, inside a length of L,
 positions are chosen among those that hold an ordinary token. Of the chosen ones 85 % are
 overwritten by [MASK]; the rest stay visible, and the generator must predict them all the same. The
 official code draws with replacement, so that some positions are drawn twice and fewer than k are
-chosen; here they are drawn without, unless ``replacement=True`` asks for the official way.
+chosen; here they are drawn without, unless ``replacement=True`` (in pre-training: the setting
+``masking="with-replacement"``) asks for the official way.
 
 Everything random in a batch follows from one generator. With a generator on the CPU that is seeded
 anew for each step, every process can mask the whole batch of the step and take its own rows: which

@@ -63,6 +63,7 @@ class JointBatch:
         token_type_ids: all 0 if absent.
         num_chosen: divisor of a loss over the chosen positions, if not their number here.
         num_tokens: divisor of a loss over the real tokens, if not their number here.
+        loss_weights: how much each chosen position counts in a loss over them; all alike if absent.
     """
 
     input_ids: Tensor
@@ -73,6 +74,7 @@ class JointBatch:
     token_type_ids: Tensor | None = None
     num_chosen: Tensor | float | None = None
     num_tokens: Tensor | float | None = None
+    loss_weights: Tensor | None = None
 
     @property
     def original_ids(self) -> Tensor:
@@ -83,6 +85,11 @@ class JointBatch:
     def targets(self) -> Tensor:
         """The original tokens at the chosen positions, ``(num_chosen,)``."""
         return self.labels.flatten()[self.positions]
+
+    @property
+    def target_weights(self) -> Tensor | None:
+        """How much each of the targets counts, ``(num_chosen,)``."""
+        return None if self.loss_weights is None else self.loss_weights.flatten()[self.positions]
 
 
 @dataclass
@@ -341,6 +348,7 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
         num_chosen: Tensor | float | None = None,
         num_tokens: Tensor | float | None = None,
         chosen_positions: Tensor | None = None,
+        loss_weights: Tensor | None = None,
         **_: Any,
     ) -> JointPreTrainingOutput:
         """Run both networks and compute both losses.
@@ -362,6 +370,9 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
             chosen_positions: the chosen positions as indices into the flattened batch, ascending,
                 ``(num_chosen,)``. Found from ``labels`` if absent; on a GPU that waits for the
                 device, and giving them does not.
+            loss_weights: how much each chosen position counts in the losses over them, for instance
+                how often it was drawn, ``(batch, seq_len)``; all alike if absent. ``num_chosen`` is
+                by default their sum.
 
         Raises:
             ValueError: if ``labels`` are missing, or the sequence is longer than the positions.
@@ -392,6 +403,7 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
             token_type_ids=token_type_ids,
             num_chosen=num_chosen,
             num_tokens=num_tokens,
+            loss_weights=loss_weights,
         )
         return self.joint_step(masked, sampling_generator, sampling_uniform)
 
@@ -411,7 +423,9 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
                 masked.token_type_ids,
                 masked.positions,
             )
-            generator_loss = token_loss(generator_logits, masked.targets, masked.num_chosen)
+            generator_loss = token_loss(
+                generator_logits, masked.targets, masked.num_chosen, masked.target_weights
+            )
         corrupted_ids, is_replaced = self.corrupt(
             masked.input_ids,
             masked.labels,

@@ -49,7 +49,8 @@ class Electra15(ElectraForJointPreTraining):
         """Return the discriminator's logits and their loss at the chosen positions."""
         logits, _ = super().discriminator_objective(batch)
         chosen = batch.labels != IGNORED
-        return logits, discriminator_loss(logits, batch.is_replaced, chosen, batch.num_chosen)
+        where = chosen if batch.loss_weights is None else chosen * batch.loss_weights
+        return logits, discriminator_loss(logits, batch.is_replaced, where, batch.num_chosen)
 
 
 class ReplaceMLM(ElectraForJointPreTraining):
@@ -71,7 +72,7 @@ class ReplaceMLM(ElectraForJointPreTraining):
             batch.positions,
             batch.token_type_ids,
         )
-        return logits, token_loss(logits, batch.targets, batch.num_chosen)
+        return logits, token_loss(logits, batch.targets, batch.num_chosen, batch.target_weights)
 
 
 class ElectraForCopyMaskedLM(ElectraForMaskedLM):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electra_tutorial.batches import (
+    MASKING,
     draw_batch,
     dropout_seed,
     rows_of_micro_batches,
@@ -19,7 +20,7 @@ from electra_tutorial.batches import (
 )
 from electra_tutorial.config import PretrainingConfig
 from electra_tutorial.corpora import Segments
-from electra_tutorial.masking import IGNORED, SpecialIds
+from electra_tutorial.masking import IGNORED, SpecialIds, mask_tokens
 
 CONFIG = PretrainingConfig(size="nano", batch_size=6, sequence_length=16)
 SPECIAL = SpecialIds(pad=0, cls=2, sep=3, mask=4)
@@ -59,6 +60,45 @@ def test_a_batch_follows_from_seed_and_step():
     original = torch.where(batch["labels"] == IGNORED, batch["input_ids"], batch["labels"])
     assert torch.equal(original, torch.as_tensor(segments.input_ids[rows].astype(np.int64)))
     assert "token_type_ids" not in batch
+
+
+def test_the_default_draws_what_it_always_drew():
+    """Exact count without replacement, then the samples' numbers, from one stream."""
+    segments = some_segments()
+    batch = draw_batch(3, CONFIG, segments, SPECIAL)
+    stream = torch.Generator().manual_seed(int(np.random.SeedSequence((0, 3)).generate_state(1)[0]))
+    rows = torch.as_tensor(segments.input_ids[rows_of_step(3, 6, 20, 0)].astype(np.int64))
+    masked = mask_tokens(rows, special_ids=SPECIAL, mask_probability=0.15, generator=stream)
+    assert batch.keys() == {"input_ids", "attention_mask", "labels", "sampling_uniform"}
+    assert torch.equal(batch["input_ids"], masked.input_ids)
+    assert torch.equal(batch["labels"], masked.labels)
+    assert torch.equal(batch["sampling_uniform"], torch.rand(6, 16, generator=stream))
+
+
+def test_every_way_of_masking_reaches_the_batch():
+    rows = np.random.default_rng(0).integers(5, 90, size=(200, 64)).astype(np.uint16)
+    segments = Segments(rows, 0)
+    numbers = {}
+    for masking in MASKING:
+        config = PretrainingConfig(masking=masking, batch_size=200, sequence_length=64)
+        batch = draw_batch(0, config, segments, SPECIAL)
+        chosen = batch["labels"] != IGNORED
+        numbers[masking] = chosen.sum(1).float()
+        if masking != "with-replacement":
+            assert "loss_weights" not in batch
+            continue
+        # 9 draws in each of 200 rows; the weights are draws in units of their mean
+        weights = batch["loss_weights"]
+        assert torch.equal(weights > 0, chosen)
+        assert weights.sum().item() == pytest.approx(chosen.sum().item(), rel=1e-5)
+        draws = weights * 1800 / chosen.sum()
+        torch.testing.assert_close(draws.sum(1), torch.full((200,), 9.0))
+        torch.testing.assert_close(draws, draws.round())
+    assert (numbers["exact"] == 9).all()
+    expected = 64 * (1 - (1 - 1 / 64) ** 9)  # different positions among 64, of 9 draws
+    assert numbers["with-replacement"].mean().item() == pytest.approx(expected, abs=0.2)
+    assert numbers["coin"].mean().item() == pytest.approx(9.6, abs=1)
+    assert numbers["coin"].std() > 2
 
 
 def test_official_packing_brings_its_token_types():

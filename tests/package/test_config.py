@@ -35,6 +35,7 @@ def test_defaults_are_small_of_table_6_and_7():
         ({"steps": "many"}, TypeError, "steps must be of type int, not str"),
         ({"steps": True}, TypeError, "steps must be of type int, not bool"),
         ({"precision": "fp8"}, ValueError, "precision must be one of fp32, bf16, fp16"),
+        ({"masking": "official"}, ValueError, "masking must be one of exact, with-replacement, c"),
         ({"embeddings": "word2vec"}, ValueError, "embeddings must be one of"),
         ({"size": "nano", "sequence_length": 65}, ValueError, "longer than the 64 positions"),
     ],

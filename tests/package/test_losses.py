@@ -79,6 +79,24 @@ def test_token_loss_by_hand():
     assert token_loss(logits[:0], targets[:0]).item() == 0
 
 
+def test_weighted_losses_by_hand():
+    # as above, and the second target, which costs log 4, was drawn three times
+    logits = torch.tensor([[0.5, 0.25, 0.25]]).log().expand(2, 3)
+    targets, draws = torch.tensor([0, 1]), torch.tensor([1, 3])
+    loss = token_loss(logits, targets, weights=draws)
+    assert loss.item() == pytest.approx((math.log(2) + 3 * math.log(4)) / 4)
+    loss = token_loss(logits, targets, 14, draws)
+    assert loss.item() == pytest.approx((math.log(2) + 3 * math.log(4)) / 14)
+    assert token_loss(logits[:0], targets[:0], weights=draws[:0]).item() == 0
+
+
+def test_where_nothing_was_chosen_the_loss_is_zero():
+    none = torch.zeros(0, 3)
+    for count in (0, torch.tensor(0)):
+        assert token_loss(none, torch.zeros(0, dtype=torch.long), count).item() == 0
+        assert mean_over(torch.ones(3), torch.zeros(3), count).item() == 0
+
+
 def test_a_mean_may_divide_by_the_count_of_a_larger_batch():
     values, where = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1, 1, 0])
     assert mean_over(values, where).item() == 1.5

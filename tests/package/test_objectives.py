@@ -108,6 +108,30 @@ def test_electra_by_hand():
     assert output.loss.item() == pytest.approx(1.5 * math.log(2) + 50 * expected)
 
 
+def test_a_position_that_was_drawn_twice_counts_twice_by_hand():
+    """As the official code has it: three draws, two of them of the first chosen position."""
+    drawn = {"loss_weights": torch.tensor([[0, 2, 0, 1, 0, 0]])}
+    expected = (2 * math.log(2) + math.log(4)) / 3  # a costs -log 1/2, c costs -log 1/4
+    for objective in ("electra", "electra-15"):
+        model = by_hand(objective)
+        constant(model.discriminator.discriminator_predictions.dense_prediction, math.log(3))
+        output = model(**TEXT, **drawn)
+        assert output.generator_loss.item() == pytest.approx(expected)
+        if objective == "electra":  # all tokens learn, each once
+            of_discriminator = model(**TEXT).discriminator_loss.item()
+        else:  # an original at the first chosen position, a replaced token at the second
+            of_discriminator = (2 * math.log(4) + math.log(4 / 3)) / 3
+        assert output.discriminator_loss.item() == pytest.approx(of_discriminator)
+    for objective in ("replace-mlm", "mlm"):
+        model = by_hand(objective)
+        always(model.discriminator, [NEVER] * 5 + [1 / 8, 1 / 8, 3 / 4])
+        of_the_other = (2 * math.log(8) + math.log(4 / 3)) / 3  # a at 1/8, c at 3/4
+        assert model(**TEXT, **drawn).discriminator_loss.item() == pytest.approx(of_the_other)
+    # weights in units of their mean, with the number of positions as divisor: the same
+    scaled = {"loss_weights": drawn["loss_weights"] / 1.5, "num_chosen": 2}
+    assert by_hand("electra")(**TEXT, **scaled).generator_loss.item() == pytest.approx(expected)
+
+
 def test_electra_15_by_hand():
     model = by_hand("electra-15")
     constant(model.discriminator.discriminator_predictions.dense_prediction, math.log(3))

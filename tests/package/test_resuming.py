@@ -147,6 +147,7 @@ def test_leftovers_of_a_killed_save_are_swept_away(tmp_path):
     [
         ({"steps": 7}, r"another steps \(1000000, now 7\): resume it with what"),
         ({"batch_size": 4}, r"another batch_size \(128, now 4\)"),
+        ({"masking": "coin"}, r"another masking \('exact', now 'coin'\)"),
         ({"bias_correction": False, "seed": 3}, r"bias_correction \(True, now False\), seed \(0"),
     ],
 )
@@ -169,11 +170,14 @@ def test_what_is_only_reported_may_change_and_new_settings_have_their_default(tm
     folder = save(tmp_path, 1)
     load(tmp_path, replace(CONFIG, log_every=1, evaluate_every=1, save_every=1, keep_checkpoints=9))
     state = json.loads((folder / "state.json").read_text())
-    del state["config"]["bias_correction"]  # written before the setting existed
+    for newer in ("bias_correction", "masking"):  # written before the setting existed
+        del state["config"][newer]
     (folder / "state.json").write_text(json.dumps(state))
     load(tmp_path)
     with pytest.raises(ValueError, match="another bias_correction"):
         load(tmp_path, replace(CONFIG, bias_correction=False))
+    with pytest.raises(ValueError, match="another masking"):
+        load(tmp_path, replace(CONFIG, masking="with-replacement"))
 
 
 def test_another_model_is_refused_and_kept_as_it_was(tmp_path):

@@ -138,9 +138,11 @@ def test_time_limit_stops_early_and_resumes(segments, tokenizer, tmp_path):
     assert pretrain(CONFIG, segments, tokenizer, tmp_path, resume=True).finished
 
 
-@pytest.mark.parametrize("parts", [2, 3, 5])
+@pytest.mark.parametrize(
+    ("parts", "masking"), [(2, "exact"), (3, "exact"), (5, "exact"), (3, "with-replacement")]
+)
 def test_gradients_of_micro_batches_add_up_to_the_whole_batch_s(
-    ragged, tokenizer, tmp_path, parts, monkeypatch
+    ragged, tokenizer, tmp_path, parts, masking, monkeypatch
 ):
     """Uneven parts, padded rows: both losses are divided by the counts of the whole step."""
     seen: list[list[torch.Tensor]] = []
@@ -152,7 +154,7 @@ def test_gradients_of_micro_batches_add_up_to_the_whole_batch_s(
 
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", keep)
-    config = replace(CONFIG, batch_size=7, steps=1, dropout=0.0)
+    config = replace(CONFIG, batch_size=7, steps=1, dropout=0.0, masking=masking)
     for accumulation in (1, parts):
         pretrain(
             replace(config, gradient_accumulation=accumulation),
@@ -181,6 +183,38 @@ def test_gradients_are_clipped_to_the_norm_that_the_settings_name(segments, toke
     optimizer.step()
     for (name, expected), p in zip(by_hand.named_parameters(), ours.parameters(), strict=True):
         torch.testing.assert_close(p, expected, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_draws_with_replacement_reach_the_loss_as_in_the_official_code(ragged, tokenizer, tmp_path):
+    """Its mean over all draws of a batch, of which some hit one position twice."""
+    config = replace(
+        CONFIG,
+        steps=1,
+        batch_size=16,
+        dropout=0.0,
+        mask_probability=0.4,
+        masking="with-replacement",
+    )
+    log = pretrain(config, ragged, tokenizer, tmp_path, save=False).log
+    batch = draw_batch(0, config, ragged, SpecialIds(0, 2, 3, 4))
+    weights = batch["loss_weights"]
+    draws = (weights / weights[weights > 0].min()).round()  # some position was drawn once
+    assert draws.max() > 1
+    model = build_model(config, ragged, tokenizer).eval()
+    logits = model.generator(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    costs = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), batch["labels"], reduction="none"
+    )
+    expected = (costs * draws).sum() / draws.sum()
+    assert log[1]["generator_loss"] == pytest.approx(expected.item(), abs=1e-5)
+    assert log[1]["generator_loss"] != pytest.approx(costs[draws > 0].mean().item(), abs=1e-5)
+
+
+def test_coins_that_choose_nothing_leave_a_loss_of_zero(segments, tokenizer, tmp_path):
+    config = replace(CONFIG, steps=2, masking="coin", mask_probability=0.0)
+    log = pretrain(config, segments, tokenizer, tmp_path, save=False).log
+    assert log[-1]["generator_loss"] == 0
+    assert log[-1]["discriminator_loss"] > 0
 
 
 def test_masks_of_held_out_text_do_not_depend_on_the_seed_of_the_run(segments, tokenizer, tmp_path):
