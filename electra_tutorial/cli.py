@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import sys
 import warnings
@@ -179,6 +180,17 @@ def _add_pretrain(commands: Commands) -> None:
         help="judge it on at most so many of them (default: %(default)s)",
     )
     command.add_argument(
+        "--fixed-corruptions",
+        action="store_true",
+        help="judge the run on one more set, the same for every run on this text: these segments, "
+        "masked once and filled with words drawn by their frequency. Without it a run is judged on "
+        "what its own generator puts in (held_out_auc in the log), which gets harder as the "
+        "generator learns and is another task in every run, so that curves of two runs do not "
+        "compare. Figures on the fixed set are called fixed_... (fixed_auc); which set it was "
+        "stands in OUTPUT/fixed_corruptions.json, whose fingerprint must be equal for two runs "
+        "to compare",
+    )
+    command.add_argument(
         "--packing", default="dense", help="of the text into segments: dense (default) or official"
     )
     command.add_argument(
@@ -213,6 +225,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         tokenizer, segments, held_out = _pretraining_text(
             options, config, processes.is_main_process
         )
+        corruptions = _fixed_corruptions(options, held_out, tokenizer, processes.is_main_process)
     if processes.is_main_process:
         print(
             f"{len(segments):,} segments of {segments.sequence_length}; {len(tokenizer):,} tokens."
@@ -223,6 +236,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         tokenizer,
         options.output,
         held_out=held_out,
+        corruptions=corruptions,
         model=model,
         resume=options.resume,
         max_seconds=options.max_seconds,
@@ -231,6 +245,12 @@ def _pretrain(options: argparse.Namespace) -> int:
     if processes.is_main_process:
         for name, value in result.log[-1].items():
             print(f"{name:<28} {value:,}" if value is not None else f"{name:<28} none")
+        if held_out is not None:
+            print(
+                "held_out_...: corrupted by this run's own generator; other runs see other words."
+            )
+        if corruptions is not None:
+            print("fixed_...: corrupted by word frequency; compares with runs on the same set.")
         if result.stopped_by:
             print(f"Stopped early ({result.stopped_by}); go on with --resume.")
         if (options.output / "final").is_dir():
@@ -252,7 +272,7 @@ def _pretraining_text(
     text = load_corpus(options.corpus) if options.segments is None else None
     train, aside = text, None
     if text is not None and options.held_out:
-        train, aside = text.split(options.held_out, seed=config.seed)
+        train, aside = text.split(options.held_out)  # of any seed: runs must compare
     kept = options.output / "tokenizer"  # a resumed run must read as it did before
     if kept.is_dir() and (options.resume or not writes):
         tokenizer = load_tokenizer(kept)
@@ -289,6 +309,38 @@ def _pretraining_text(
     if held_out is not None:
         held_out = held_out.take(slice(0, options.held_out_segments))
     return tokenizer, segments, held_out
+
+
+def _fixed_corruptions(
+    options: argparse.Namespace, held_out: Any, tokenizer: Any, writes: bool
+) -> Any:
+    """Return the set that --fixed-corruptions asks for, described in a file; None if it doesn't."""
+    from electra_tutorial.evaluation import (
+        describe_corruptions,
+        frequency_corruptions,
+        mask_segments,
+    )
+
+    if not options.fixed_corruptions:
+        return None
+    if held_out is None:
+        raise ValueError("--fixed-corruptions needs text set aside: raise --held-out above 0.")
+    # neither the run's seed nor its mask rate: the set belongs to the text
+    corruptions = frequency_corruptions(mask_segments(held_out, tokenizer), held_out, tokenizer)
+    described = {"filled_by": "word frequency"} | describe_corruptions(corruptions)
+    path = options.output / "fixed_corruptions.json"
+    if options.resume and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["fingerprint"] != described["fingerprint"]:
+            raise ValueError(
+                f"the run in {options.output} was judged on another fixed set: resume it with the "
+                "held-out text and --held-out-segments that it was started with."
+            )
+    elif writes:
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    return corruptions
 
 
 def _tokenizer_of(checkpoint: Path) -> Path:

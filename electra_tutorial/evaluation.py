@@ -10,6 +10,7 @@ other processes: one of them can evaluate while the others wait.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from electra_tutorial.losses import sample_tokens, token_loss
 from electra_tutorial.masking import IGNORED, MaskedBatch, SpecialIds, mask_tokens
 from electra_tutorial.metrics import discriminator_metrics
 from electra_tutorial.modeling import ElectraForJointPreTraining, JointBatch
+
+DRAWN_AT_ONCE = 1024  # positions, so that noise for a vocabulary of 30,522 takes 125 MB
 
 
 @dataclass(frozen=True)
@@ -211,12 +214,37 @@ def frequency_corruptions(
     counts = np.bincount(np.asarray(segments.input_ids).ravel(), minlength=len(tokenizer))
     frequencies = torch.as_tensor(counts).double()
     frequencies[tokenizer.all_special_ids] = 0
-    samples = sample_tokens(
-        frequencies.log().expand(int(masked.chosen.sum()), -1),
-        generator=torch.Generator().manual_seed(seed),
+    noise = torch.Generator().manual_seed(seed)
+    logits = frequencies.log()
+    # some positions at a time: a row of noise has a number for each token of the vocabulary
+    samples = torch.cat(
+        [
+            sample_tokens(logits.expand(len(part), -1), generator=noise)
+            for part in torch.arange(int(masked.chosen.sum())).split(DRAWN_AT_ONCE)
+        ]
     )
     corrupted_ids = masked.original_ids.masked_scatter(masked.chosen, samples)
     return Corruptions(masked, corrupted_ids, corrupted_ids != masked.original_ids)
+
+
+def describe_corruptions(corruptions: Corruptions) -> dict[str, Any]:
+    """Say which set this is: figures of two runs compare if their sets have one fingerprint.
+
+    Returns:
+        ``segments``, ``tokens`` (real ones), ``base_rate`` (the share of them that was replaced),
+        and ``fingerprint``, a hash of the tokens before and after.
+    """
+    masked = corruptions.masked
+    digest = hashlib.sha256()
+    for ids in (masked.original_ids, corruptions.corrupted_ids):
+        digest.update(f"{tuple(ids.shape)}".encode() + ids.to(torch.int64).numpy().tobytes())
+    tokens = int(masked.attention_mask.sum())
+    return {
+        "segments": len(masked.original_ids),
+        "tokens": tokens,
+        "base_rate": int(corruptions.is_replaced.sum()) / max(tokens, 1),
+        "fingerprint": digest.hexdigest()[:16],
+    }
 
 
 def evaluate_corruptions(

@@ -307,6 +307,30 @@ def test_pretrain_goes_on_from_a_checkpoint(
 
 
 @pytest.mark.slow
+def test_runs_of_other_settings_are_judged_on_one_fixed_set(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"pretrain --corpus {text} --held-out 0.2 --fixed-corruptions --steps 1 {TINY}"
+    others = "--seed 3 --mask-probability 0.4 --generator-fraction 0.5 --learning-rate 0.01"
+    described, entries = [], []
+    for name, settings in (("one", ""), ("other", others)):
+        given = f"{line} --output {tmp_path / name} {settings}".split()
+        assert cli.main(given) == 0
+        said = capsys.readouterr().out
+        assert "fixed_...: corrupted by word frequency" in said
+        assert "held_out_...: corrupted by this run's own generator" in said
+        described.append(json.loads((tmp_path / name / "fixed_corruptions.json").read_text()))
+        entries.append(json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1]))
+        assert cli.main([*given, "--resume"]) == 0
+    assert described[0] == described[1]
+    assert described[0]["filled_by"] == "word frequency"
+    assert 0 < described[0]["base_rate"] < 0.2
+    assert all({"fixed_auc", "held_out_auc"} <= entry.keys() for entry in entries)
+    assert cli.main([*given, "--resume", "--held-out-segments", "1"]) == 2
+    assert "was judged on another fixed set" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["final", "checkpoint-00000001"])
 def test_pretrain_records_what_the_checkpoint_has(text: Path, tmp_path: Path, start: str) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
@@ -447,6 +471,10 @@ def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]
         ("pretrain --corpus {text} --output {out} --sequence-length 999", "is longer than the"),
         ("pretrain --corpus {text} --output {out} --held-out 2", "a share between 0 and 1"),
         ("pretrain --corpus {text} --output {out} --checkpoint {out}", "name a folder with"),
+        (
+            "pretrain --corpus {text} --output {out} --held-out 0 --fixed-corruptions",
+            "needs text set aside",
+        ),
         ("pretrain --corpus {text} --output {run}", "resume it, or name another folder"),
         ("pretrain --corpus {text} --output {out} --packing x", "unknown packing 'x'"),
         ("pretrain --corpus {text} --output {out} --tracker x", "unknown tracker 'x'"),

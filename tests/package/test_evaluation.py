@@ -9,12 +9,14 @@ import pytest
 import torch
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
+from electra_tutorial import evaluation
 from electra_tutorial.config import ElectraSize
 from electra_tutorial.corpora import Segments
 from electra_tutorial.evaluation import (
     Corruptions,
     MaskedSegments,
     corrupt_segments,
+    describe_corruptions,
     discriminate,
     evaluate_corruptions,
     evaluate_pretraining,
@@ -146,3 +148,16 @@ def test_a_model_without_generator_corrupts_nothing(masked, segments, tokenizer)
         corrupt_segments(model, masked)
     corruptions = fixed_corruptions(tiny(vocab_size=len(tokenizer)), segments, tokenizer)
     assert discriminate(model, corruptions).keys() == PREDICTED
+
+
+def test_a_set_is_known_by_its_fingerprint(segments, masked, tokenizer, monkeypatch):
+    fixed = frequency_corruptions(masked, segments, tokenizer)
+    described = describe_corruptions(fixed)
+    real = masked.attention_mask.bool()
+    assert described["segments"] == SEGMENTS
+    assert described["tokens"] == int(real.sum())
+    assert described["base_rate"] == pytest.approx(fixed.is_replaced[real].float().mean().item())
+    monkeypatch.setattr(evaluation, "DRAWN_AT_ONCE", 7)  # the same draws, a few at a time
+    assert describe_corruptions(frequency_corruptions(masked, segments, tokenizer)) == described
+    other = frequency_corruptions(masked, segments, tokenizer, seed=1)
+    assert describe_corruptions(other)["fingerprint"] != described["fingerprint"]
