@@ -121,7 +121,10 @@ class PretrainingConfig:
 
     ``bias_correction``: AdamW corrects its moments for their start at 0, as PyTorch's does; the
     official code doesn't (``--no-bias-correction``). ``warmup_multiplies_decay``: linear warm-up
-    times linear decay, as in the official code; false: the decay begins after the warm-up.
+    times linear decay, as in the official code; false: the decay begins after the warm-up. The
+    first step of a warm-up has the rate ``learning_rate / warmup_steps``; in the official code it
+    has the rate 0 and changes nothing (see
+    :func:`electra_tutorial.optimization.learning_rate_factor`).
     ``masking`` says how the positions to mask are drawn: ``"exact"``, the official count without
     replacement; ``"with-replacement"``, as the official code draws them, a position that is drawn
     twice counting twice in the losses over the chosen positions; ``"coin"``, each token with

@@ -2,7 +2,8 @@
 
 Source: ``optimization.py`` of google-research/electra. Where it departs from the paper or from
 PyTorch, :class:`~electra_tutorial.config.PretrainingConfig` names the choice: ``bias_correction``
-and ``warmup_multiplies_decay``.
+and ``warmup_multiplies_decay``. One departure from the official code is no choice: the warm-up is a
+step ahead (:func:`learning_rate_factor`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ def learning_rate_factor(
     step: int, steps: int, warmup_steps: int, warmup_multiplies_decay: bool = True
 ) -> float:
     """What the learning rate of a step is multiplied by, from 0 to 1.
+
+    During the warm-up the official code multiplies by ``step / warmup_steps``, which is 0 at the
+    first step: that step reads a batch and changes no weight. Here it is ``(step + 1) /
+    warmup_steps``, so that every step learns, and the warm-up ends one step earlier.
 
     Args:
         step: steps made so far.

@@ -109,6 +109,17 @@ def test_schedule_multiplies_warmup_and_decay():
     assert learning_rate_factor(0, 10, 0) == 1
 
 
+@pytest.mark.parametrize("steps", [10, 1_000])
+def test_the_warm_up_is_one_step_ahead_of_the_official_one(steps):
+    """optimization.py: the global step, which begins at 0, over the steps of the warm-up."""
+    warmup = steps // 5
+    for step in range(steps):
+        official = min(1.0, step / warmup) * (1 - step / steps)
+        ahead = (1 - step / steps) / warmup if step < warmup else 0.0
+        ours = learning_rate_factor(step, steps, warmup)
+        assert ours == pytest.approx(official + ahead)
+
+
 @given(st.integers(2, 200), st.data())
 def test_decay_after_warmup_is_the_schedule_of_transformers(steps, data):
     from transformers import get_linear_schedule_with_warmup
