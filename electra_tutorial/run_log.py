@@ -43,7 +43,11 @@ class Sums:
     first_bad: float = math.inf
 
     def figures(self) -> dict[str, float]:
-        """Means over the steps and shares of the tokens, of all processes together."""
+        """Means over the steps and shares of the tokens, of all processes together.
+
+        There is no AUC among them: it ranks the scores of all tokens, and is measured at
+        evaluations (:func:`electra_tutorial.evaluation.discriminate`).
+        """
         columns = zip(*self.rows, strict=True)
         total = dict(zip(LOSSES + COUNTS, map(math.fsum, columns), strict=True))
         figures = {name: total[name] / self.steps for name in LOSSES}

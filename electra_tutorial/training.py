@@ -247,7 +247,10 @@ def pretrain(
     batches since then ``masked_accuracy``, ``precision``, ``recall`` and ``base_rate`` (the share
     of tokens that were replaced), the ``learning_rate`` of the step, and what a clock or a meter
     says: ``seconds``, ``tokens_per_second``, ``memory_mb`` (:data:`run_log.CLOCK_FIELDS`). At
-    evaluations ``held_out_...`` and ``fixed_auc`` join them.
+    evaluations (step 0, every ``evaluate_every`` steps, the last step) ``held_out_...`` and
+    ``fixed_auc`` join them. An AUC stands in these entries only, and only where there is
+    ``held_out`` or ``corruptions``: it needs the scores of all tokens at once, and of the training
+    batches nothing but sums is kept.
 
     SIGTERM and SIGINT end a run that saves between two steps, with a checkpoint.
 
