@@ -81,27 +81,70 @@ def load_pretrained(model_class: Any, source: str, **changes: Any) -> tuple[Any,
     return model, new
 
 
-def load_joint_model(checkpoint: str | Path) -> Any:
-    """Load both halves, to train them further: from a pair of folders, or a run's checkpoint.
+def load_joint_model(
+    checkpoint: str | Path,
+    generator: str | Path | None = None,
+    objective: str = "electra",
+    sharing: str = "embeddings",
+) -> Any:
+    """Load a discriminator and its generator, to train them further.
 
     Args:
         checkpoint: a folder with ``discriminator/`` and ``generator/`` in it, as a run's ``final``,
-            or a run's ``checkpoint-...``.
+            a run's ``checkpoint-...``, or ``"mini"``; with ``generator`` a discriminator alone, by
+            its folder or hub id.
+        generator: the folder or hub id of the generator that belongs to a discriminator alone.
+        objective: of a pair; what else is loaded says its own.
+        sharing: of a pair.
 
     Raises:
         FileNotFoundError: if there is no such thing.
-        ValueError: if the files do not belong together.
+        ValueError: if a half can't be loaded, or the two do not fit together.
     """
     from electra_tutorial.objectives import get_objective
     from electra_tutorial.training import model_of_checkpoint
 
-    folder = Path(checkpoint)
+    if generator is not None:
+        kind = get_objective(objective)
+        if not kind.has_generator:
+            raise ValueError(f"the objective {objective!r} has no generator: name none for it.")
+        ours, theirs = find_checkpoint(checkpoint), find_checkpoint(generator)
+        try:
+            with quiet():
+                return kind.from_pair(ours, theirs, sharing=sharing)
+        except OSError as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+            raise ValueError(
+                f"No pair could be loaded from {ours!r} and {theirs!r} ({reason}): name "
+                "folders with ELECTRA checkpoints, or hub ids that you can reach."
+            ) from error
+    folder = Path(str(files("electra_tutorial"))) / "builtin" / "mini"
+    if checkpoint != "mini":
+        folder = Path(checkpoint)
     if (folder / "state.json").is_file():
         kept = folder.parent / "tokenizer"
         return model_of_checkpoint(folder, len(load_tokenizer(kept)) if kept.is_dir() else None)
+    if not (folder / "discriminator").is_dir():
+        raise FileNotFoundError(
+            f"{checkpoint} is no folder with discriminator/ and generator/ in it and no checkpoint "
+            "of a run: name one, or, for a discriminator alone, its generator too (--generator)."
+        )
     joint = folder / "config.json"
     saved = json.loads(joint.read_text(encoding="utf-8")) if joint.is_file() else {}
     return get_objective(saved.get("objective", "electra")).from_halves(folder)
+
+
+def load_tokenizer_of(checkpoint: str | Path) -> Any:
+    """Load the tokenizer of what :func:`load_joint_model` loads.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`~electra_tutorial.tokenization.load_tokenizer`.
+    """
+    folder = Path(checkpoint)
+    if (folder / "state.json").is_file():
+        return load_tokenizer(folder.parent / "tokenizer")
+    half = folder / "discriminator"
+    return load_tokenizer(half if half.is_dir() else str(checkpoint))
 
 
 def reading_of(checkpoint: str | Path) -> dict[str, int]:

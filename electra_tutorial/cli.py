@@ -151,12 +151,19 @@ def _add_pretrain(commands: Commands) -> None:
     command.add_argument("--output", required=True, type=Path, help="folder of the run")
     command.add_argument(
         "--checkpoint",
-        type=Path,
-        metavar="DIR",
-        help="start from the discriminator/ and generator/ in this folder, or from a checkpoint-* "
-        "of another run. What it is made of (objective, size, sharing, generator fraction, "
-        "initializer range) stays as it is; dropout and discriminator weight too, unless they are "
-        "given",
+        metavar="SOURCE",
+        help="start from the discriminator/ and generator/ in this folder, from a checkpoint-* of "
+        "another run, from mini, or, with --generator, from a discriminator in a folder or on the "
+        "hub. What it is made of (objective, size, sharing, generator fraction, initializer range) "
+        "stays as it is; dropout and discriminator weight too, unless they are given",
+    )
+    command.add_argument(
+        "--generator",
+        metavar="SOURCE",
+        help="the generator of a --checkpoint that is a discriminator alone: google/"
+        "electra-base-generator for google/electra-base-discriminator. Not google/"
+        "electra-small-generator: it is as wide as its discriminator, too good a generator to "
+        "learn from. --objective and --sharing say how the two are joined",
     )
     command.add_argument(
         "--tokenizer",
@@ -218,6 +225,8 @@ def _pretrain(options: argparse.Namespace) -> int:
     if not options.resume:
         refuse_to_overwrite(options.output)
     model = None
+    if options.generator is not None and options.checkpoint is None:
+        raise ValueError("--generator needs --checkpoint: name its discriminator.")
     if options.checkpoint is not None:
         model, config = _pretraining_start(options, config)
     processes = join_processes()
@@ -263,6 +272,7 @@ def _pretraining_text(
     options: argparse.Namespace, config: PretrainingConfig, writes: bool
 ) -> tuple[Any, Any, Any]:
     """Return (tokenizer, segments, held-out segments or None); the first process writes them."""
+    from electra_tutorial.checkpoints import load_tokenizer_of
     from electra_tutorial.config import get_size
     from electra_tutorial.corpora import Segments, cache_directory, load_corpus, segments_for
     from electra_tutorial.tokenization import load_tokenizer, train_wordpiece
@@ -279,7 +289,7 @@ def _pretraining_text(
     elif options.tokenizer is not None:
         tokenizer = load_tokenizer(options.tokenizer)
     elif options.checkpoint is not None:
-        tokenizer = load_tokenizer(_tokenizer_of(options.checkpoint))
+        tokenizer = load_tokenizer_of(options.checkpoint)
     elif train is not None:
         tokenizer = train_wordpiece(train.documents, get_size(config.size).vocab_size)
     else:
@@ -343,12 +353,6 @@ def _fixed_corruptions(
     return corruptions
 
 
-def _tokenizer_of(checkpoint: Path) -> Path:
-    """Where the tokenizer of a starting point lies: in its half, or beside the checkpoint."""
-    half = checkpoint / "discriminator"
-    return half if half.is_dir() else checkpoint.parent / "tokenizer"
-
-
 def _pretraining_start(
     options: argparse.Namespace, config: PretrainingConfig
 ) -> tuple[Any, PretrainingConfig]:
@@ -362,7 +366,13 @@ def _pretraining_start(
             "--embeddings and --positions say how a new model starts: leave them out with "
             "--checkpoint."
         )
-    model = load_joint_model(options.checkpoint)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        model = load_joint_model(
+            options.checkpoint, options.generator, config.objective, config.sharing
+        )
+    for warning in said:
+        print(f"electra-tutorial pretrain: warning: {warning.message}", file=sys.stderr)
     return model, settings_for(model, config, given)
 
 

@@ -103,6 +103,8 @@ class SavedInHalves:
     ) -> Self:
         """Load a folder that :meth:`save_halves` wrote, in float32, with its sharing.
 
+        Warns as :meth:`from_pair` does: a pair of another origin may lie there too.
+
         Args:
             directory: where it is.
             discriminator_weight: lambda, if not the folder's.
@@ -165,7 +167,7 @@ class SavedInHalves:
         Raises:
             ValueError: if the two do not fit together.
         """
-        model = cls._from_folders(
+        return cls._from_folders(
             [discriminator, generator],
             {
                 "discriminator_weight": discriminator_weight,
@@ -174,17 +176,6 @@ class SavedInHalves:
                 "frozen_generator": frozen_generator,
             },
         )
-        theirs = model.config.generator
-        as_wide = theirs["hidden_size"] >= model.config.discriminator["hidden_size"]
-        if as_wide and sharing != "all" and not frozen_generator:
-            warnings.warn(
-                f"the generator is as wide as the discriminator ({theirs['hidden_size']} units, "
-                f"{theirs['num_attention_heads']} heads), the wrong size for pre-training, as "
-                "google/electra-small-generator is: the paper's best generators are a quarter to a "
-                "half as wide (figure 3), so build a new model and copy the discriminator into it.",
-                stacklevel=2,
-            )
-        return model
 
     @classmethod
     def _from_folders(cls: Any, folders: list[str | Path], settings: dict[str, Any]) -> Any:
@@ -209,6 +200,17 @@ class SavedInHalves:
                     f"the generator's {lost[0]} is not the discriminator's, which sharing "
                     f"{model.config.sharing!r} puts in its place ({len(lost)} weights in all): if "
                     "the two were trained apart, choose sharing='none'.",
+                    stacklevel=3,
+                )
+            ours, theirs = configs
+            as_wide = theirs.hidden_size >= ours.hidden_size
+            if as_wide and model.config.sharing != "all" and not settings.get("frozen_generator"):
+                warnings.warn(
+                    f"the generator is as wide as the discriminator ({theirs.hidden_size} units, "
+                    f"{theirs.num_attention_heads} heads), the wrong size for pre-training, as "
+                    "google/electra-small-generator is: the paper's best generators are a quarter "
+                    "to a half as wide (figure 3), so build a new model and copy the discriminator "
+                    "into it.",
                     stacklevel=3,
                 )
         if settings.get("frozen_generator"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,19 @@ import torch
 from transformers import (
     BertConfig,
     BertModel,
+    BertTokenizer,
+    ElectraConfig,
+    ElectraForMaskedLM,
     ElectraForPreTraining,
     ElectraForSequenceClassification,
 )
 
-from electra_tutorial.checkpoints import find_checkpoint, load_pretrained
+from electra_tutorial.checkpoints import (
+    find_checkpoint,
+    load_joint_model,
+    load_pretrained,
+    load_tokenizer_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,59 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     ).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"No ELECTRA .* \(it is a bert model\)"):
         load_pretrained(ElectraForPreTraining, str(tmp_path))
+
+
+# ---------------------------------------------------------------- two halves
+
+
+def save_pair(folder: Path, width: int) -> tuple[Path, Path]:
+    """Write a pair as it lies on the hub: two folders that know nothing of each other."""
+    common = {"vocab_size": 7, "num_hidden_layers": 1, "max_position_embeddings": 16}
+    torch.manual_seed(0)
+    ours = ElectraForPreTraining(ElectraConfig(**common))  # 256 wide, four heads
+    heads = {"num_attention_heads": width // 64, "intermediate_size": 4 * width}
+    theirs = ElectraForMaskedLM(ElectraConfig(**common, hidden_size=width, **heads))
+    theirs.electra.embeddings.load_state_dict(ours.electra.embeddings.state_dict())
+    for name, half in (("theirs", theirs), ("ours", ours)):
+        half.save_pretrained(folder / name)
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+        (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+        BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder / name)
+    return folder / "ours", folder / "theirs"
+
+
+def test_a_discriminator_and_its_generator_are_joined(tmp_path: Path) -> None:
+    ours, theirs = save_pair(tmp_path, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = load_joint_model(str(ours), str(theirs), "electra-15")
+    assert (model.objective, model.config.sharing) == ("electra-15", "embeddings")
+    expected = ElectraForMaskedLM.from_pretrained(theirs).eval()
+    ids = torch.tensor([[2, 5, 6, 4, 3]])
+    torch.testing.assert_close(model.eval().generator(ids).logits, expected(ids).logits)
+    assert len(load_tokenizer_of(ours)) == 7
+    with pytest.raises(ValueError, match="'mlm' has no generator"):
+        load_joint_model(ours, theirs, "mlm")
+
+
+def test_a_pair_of_the_wrong_widths_is_named(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"as wide as the discriminator \(256 units, 4 heads\)"):
+        load_joint_model(*save_pair(tmp_path, 256))
+
+
+def test_the_bundled_pair_is_found_by_its_name() -> None:
+    model = load_joint_model("mini")
+    assert model.config.discriminator["vocab_size"] == len(load_tokenizer_of("mini")) == 8192
+
+
+def test_a_discriminator_alone_is_refused(tmp_path: Path) -> None:
+    ours, _ = save_pair(tmp_path, 64)
+    for name in (ours, "google/electra-small-discriminator"):
+        with pytest.raises(FileNotFoundError, match=r"its generator too \(--generator\)"):
+            load_joint_model(name)
+    with pytest.raises(ValueError, match="hub ids that you can reach") as caught:
+        load_joint_model("nobody/no-such-model", "nobody/no-such-generator")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence() -> None:

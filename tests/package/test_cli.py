@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from electra_tutorial import __version__, cli, environment, runner
 from electra_tutorial.checkpoints import reading_of
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
+from electra_tutorial.modeling import ElectraForJointPreTraining
+from electra_tutorial.tokenization import load_tokenizer
 
 
 def fake_report(*errors: str | None) -> runner.Report:
@@ -307,6 +309,30 @@ def test_pretrain_goes_on_from_a_checkpoint(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wide", [False, True])
+def test_pretrain_goes_on_from_a_pair_as_it_lies_on_the_hub(
+    run: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wide: bool
+) -> None:
+    """Two folders without a word about each other; the wide one has google's small's widths."""
+    width = 128 if wide else 32
+    vocabulary = len(load_tokenizer(run / "tokenizer"))
+    pair = ElectraForJointPreTraining.from_size("nano", vocabulary, generator_fraction=width / 128)
+    pair.save_halves(tmp_path / "pair", load_tokenizer(run / "tokenizer"))
+    ours, theirs = (tmp_path / "pair" / half for half in ("discriminator", "generator"))
+    line = f"pretrain --corpus {text} --output {tmp_path / 'new'} --steps 1 --held-out 0"
+    line += " --sequence-length 16 --batch-size 4 --log-every 1"
+    capsys.readouterr()
+    assert cli.main([*line.split(), "--checkpoint", str(ours), "--generator", str(theirs)]) == 0
+    said = capsys.readouterr().err
+    expected = "electra-tutorial pretrain: warning: the generator is as wide as the discriminator"
+    assert (expected in said) == wide
+    state = json.loads((tmp_path / "new" / "checkpoint-00000001" / "state.json").read_text())
+    assert state["config"]["size"] == "nano"
+    assert state["config"]["generator_fraction"] == (1.0 if wide else None)
+    assert (tmp_path / "new" / "final" / "generator" / "config.json").is_file()
+
+
+@pytest.mark.slow
 def test_runs_of_other_settings_are_judged_on_one_fixed_set(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -470,7 +496,15 @@ def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]
         ("pretrain --corpus {text} --output {out} --size huge", "unknown size 'huge'"),
         ("pretrain --corpus {text} --output {out} --sequence-length 999", "is longer than the"),
         ("pretrain --corpus {text} --output {out} --held-out 2", "a share between 0 and 1"),
-        ("pretrain --corpus {text} --output {out} --checkpoint {out}", "name a folder with"),
+        (
+            "pretrain --corpus {text} --output {out} --checkpoint {out}",
+            "is no folder with discriminator/ and generator/ in it",
+        ),
+        (
+            "pretrain --corpus {text} --output {out} --checkpoint {half}",
+            "its generator too (--generator)",
+        ),
+        ("pretrain --corpus {text} --output {out} --generator x", "--generator needs --checkpoint"),
         (
             "pretrain --corpus {text} --output {out} --held-out 0 --fixed-corruptions",
             "needs text set aside",

@@ -119,6 +119,8 @@ def test_a_generator_as_wide_as_the_discriminator_is_called_the_wrong_size(tmp_p
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pair(tmp_path, sharing="none", frozen_generator=True)  # a frozen one costs no training
+    with pytest.warns(UserWarning, match="as wide as the discriminator"):
+        ElectraForJointPreTraining.from_halves(tmp_path)  # the same two, in one folder
 
 
 def test_a_pair_trained_apart_is_not_shared_in_silence(tmp_path):
