@@ -420,6 +420,9 @@ recipes: which settings an option that you do not give has
          --batch-size 16, and as many --epochs as make 100 steps, from 3 to 20
   auto   small where there are fewer than 2,490 rows to train on, else paper
 Where the model has learned nothing all the same, a warning says what to change.
+
+several processes: --batch-size is the batch of all of them together
+  torchrun --nproc-per-node 2 -m electra_tutorial.cli finetune ...
 """
 
 
@@ -474,15 +477,20 @@ def _finetune(options: argparse.Namespace) -> int:
     from electra_tutorial.finetuning import StayedAtChance, fine_tune
     from electra_tutorial.task_files import load_own_task
     from electra_tutorial.tasks import load_task
+    from electra_tutorial.training import join_processes
 
-    if options.file is not None:
-        task = load_own_task(options.file, **_columns(options))
-    else:
-        task = load_task(options.task, options.source, options.directory)
+    processes = join_processes()
+    speaks = processes.is_main_process
+    with processes.main_process_first():  # the others read what it has downloaded
+        if options.file is not None:
+            task = load_own_task(options.file, **_columns(options), quiet=not speaks)
+        else:
+            task = load_task(options.task, options.source, options.directory, quiet=not speaks)
     recipe, config = _recipe(options, len(task.train))
     names = ("learning_rate", "layerwise_decay", "dropout", "batch_size", "epochs")
     chosen = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
-    print(f"Recipe {recipe!r} for {len(task.train):,} rows: {chosen}.")
+    if speaks:
+        print(f"Recipe {recipe!r} for {len(task.train):,} rows: {chosen}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StayedAtChance)  # said at the end, without a place in code
         result = fine_tune(
@@ -491,9 +499,12 @@ def _finetune(options: argparse.Namespace) -> int:
             config,
             options.output,
             options.from_scratch,
-            show_progress=sys.stderr.isatty(),
+            show_progress=speaks and sys.stderr.isatty(),
             resume=options.resume,
         )
+    processes.destroy_process_group()
+    if not speaks:
+        return 0
     for row in result.history:
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
     print(f"Best on validation: epoch {result.best_epoch}.\n{result.validation.report}")

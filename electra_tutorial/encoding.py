@@ -302,6 +302,28 @@ def _padded(values: Sequence[list[Any]]) -> Tensor:
     return flat.view(len(values), len(values[0]), -1)
 
 
+def share_of_batch(
+    rows: Sequence[tuple[Encoded, Any]], rank: int, processes: int
+) -> tuple[dict[str, Tensor], float]:
+    """What one of several processes learns from a batch, and the weight of its loss.
+
+    The loss of each is the mean over the labels of its own rows, of which another process may have
+    more (the words of its sentences, for instance); and the gradients of all are averaged. With its
+    weight, the process's labels times the processes divided by all labels, that average is the
+    gradient of the whole batch. A process for which no row is left reads the first, with weight 0.
+    """
+    mine = rows[rank::processes]
+    total, own = (sum(_teaching(label) for _, label in part) for part in (rows, mine))
+    mine = mine or rows[:1]
+    batch = collate([row for row, _ in mine], [label for _, label in mine])
+    return batch, processes * own / total
+
+
+def _teaching(label: Any) -> int:
+    """How many labels an item has in its loss: one, or one for each word that was read."""
+    return sum(tag != IGNORED for tag in label) if isinstance(label, list) else 1
+
+
 class LengthGroupedBatches(Sampler[list[int]]):
     """Batches of items of similar length, in random order: less padding, so less work.
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
 from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -38,7 +39,7 @@ from transformers import PreTrainedModel
 from electra_tutorial import environment, resuming
 from electra_tutorial.checkpoints import find_checkpoint, load_pretrained, quiet
 from electra_tutorial.config import FineTuningConfig
-from electra_tutorial.encoding import LengthGroupedBatches, collate, length_of
+from electra_tutorial.encoding import LengthGroupedBatches, length_of, share_of_batch
 from electra_tutorial.encoding import encode as encode
 from electra_tutorial.heads import HEADS, AnyEvaluation, Evaluation, Head
 from electra_tutorial.metrics import accuracy
@@ -124,6 +125,10 @@ def fine_tune(
     from_scratch, made to be compared, does not warn; nor do kinds other than the two that label
     texts and words (`heads.Head.guessing_loss()` says why).
 
+    Of several processes (`torchrun`, `accelerate launch`) each learns from its share of every
+    batch, so that the run is that of one process, with sums taken in another order and other
+    dropout. Each evaluates the whole validation split; the first one writes and warns.
+
     With an output_dir, each epoch ends with a checkpoint in <output_dir>.epochs, a folder beside
     it that goes away when the model is there. A run that was interrupted goes on from it with
     `resume`: in one process on a CPU to the same numbers, bit for bit.
@@ -180,11 +185,12 @@ def fine_tune(
     )
 
     accelerator = _accelerator(plan)
+    rank, processes = accelerator.process_index, accelerator.num_processes
     sampler = LengthGroupedBatches([length_of(row) for row in train], config)
     loader: Any = DataLoader(
         list(zip(train, labels, strict=True)),  # type: ignore[arg-type]
         batch_sampler=sampler,
-        collate_fn=lambda rows: collate([row for row, _ in rows], [label for _, label in rows]),
+        collate_fn=lambda rows: share_of_batch(rows, rank, processes),
     )
     settings: dict[str, Any] = {
         "lr": config.learning_rate,
@@ -200,7 +206,9 @@ def fine_tune(
     steps = config.epochs * len(sampler)
     warmup = round(config.warmup_fraction * steps)
     schedule: Any = LambdaLR(bare, lambda step: learning_rate_factor(step, steps, warmup))
-    prepared, optimizer, loader, schedule = accelerator.prepare(model, bare, loader, schedule)
+    # The loader stays as it is: Accelerate's would give each process batches of its own, and repeat
+    # rows so that all have as many.
+    prepared, optimizer, schedule = accelerator.prepare(model, bare, schedule)
 
     def validate() -> AnyEvaluation:
         found = evaluate(
@@ -219,7 +227,8 @@ def fine_tune(
     seconds_before = 0.0
     if resume:
         assert epochs_dir is not None
-        state = resuming.resume(epochs_dir, model, bare, config, facts, more=("best", "random"))
+        with accelerator.main_process_first():  # it also tidies the folder
+            state = resuming.resume(epochs_dir, model, bare, config, facts, more=("best", "random"))
         history, losses, seconds_before = state["history"], state["losses"], state["seconds"]
         best = _Best(tuple(state["best_score"]), state["best_epoch"], state["best"])
         schedule.scheduler.last_epoch = state["schedule"]
@@ -234,16 +243,21 @@ def fine_tune(
         epoch_started = time.perf_counter()
         sampler.epoch = epoch - 1  # every pass in an order of its own, the same in every process
         prepared.train()
+        if rank:  # dropout of its own, the same in a resumed run
+            torch.manual_seed(
+                int(np.random.default_rng([config.seed, epoch, rank]).integers(2**63))
+            )
         epoch_losses = []
-        for batch in loader:
-            loss = prepared(**batch).loss
+        for batch, weight in loader:
+            inputs = {name: value.to(accelerator.device) for name, value in batch.items()}
+            loss = prepared(**inputs).loss * weight
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(prepared.parameters(), config.max_grad_norm)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             epoch_losses.append(loss.detach())
-        losses += torch.stack(epoch_losses).float().tolist()
+        losses += accelerator.reduce(torch.stack(epoch_losses).float(), "mean").tolist()
         if not np.isfinite(losses[-len(epoch_losses) :]).all():
             raise FloatingPointError(
                 f"The loss is not finite in epoch {epoch}: lower learning_rate or use fp32."
@@ -293,11 +307,12 @@ def fine_tune(
     result = FineTuningResult(
         model, tokenizer, history, losses, best.validation, best.epoch, seconds, advice
     )
-    if advice is not None:
+    if advice is not None and accelerator.is_main_process:
         warnings.warn(advice, StayedAtChance, stacklevel=2)
     if output_dir is not None and accelerator.is_main_process:
         _save(result, task, config, Path(output_dir))
         shutil.rmtree(_epochs_folder(Path(output_dir)), ignore_errors=True)
+    accelerator.wait_for_everyone()  # when any of them returns, the model is there
     return result
 
 
@@ -448,7 +463,11 @@ def _accelerator(plan: environment.Plan) -> Accelerator:
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not distributed)
     precision = "no" if plan.precision == "fp32" else plan.precision
-    return Accelerator(mixed_precision=precision, cpu=plan.device == "cpu")
+    # Split batches: a step of the schedule is a step, whatever the number of processes.
+    loading = DataLoaderConfiguration(split_batches=True)
+    return Accelerator(
+        mixed_precision=precision, cpu=plan.device == "cpu", dataloader_config=loading
+    )
 
 
 def _epochs_folder(output_dir: Path) -> Path:

@@ -19,8 +19,9 @@ from transformers import (
 
 from electra_tutorial import environment, finetuning, metrics, products
 from electra_tutorial.config import FineTuningConfig
-from electra_tutorial.encoding import encode
+from electra_tutorial.encoding import collate, encode, share_of_batch
 from electra_tutorial.finetuning import bag_of_words_baseline, evaluate, fine_tune, predict
+from electra_tutorial.heads import HEADS
 from electra_tutorial.tasks import Task, make_split
 
 FILLERS = ["the", "a", "film", "play", "was", "is", "very", "quite"]
@@ -106,6 +107,62 @@ def test_an_earlier_epoch_can_be_the_best(
     assert result.best_epoch == 2  # the higher accuracy, then the lower loss
     assert torch.equal(result.model.classifier.out_proj.weight, weights[1])
     assert not torch.equal(weights[1], weights[2])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+@pytest.mark.parametrize("tags", [False, True])
+def test_the_shares_of_a_batch_add_up_to_its_gradient(
+    checkpoint: Path, processes: int, tags: bool
+) -> None:
+    """As many rows as leave one process with fewer, or none; sentences of different lengths."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    texts = ["good", "the film was bad", "it was very very great", "a play", "poor", "it", "is bad"]
+    rows: list[tuple[dict[str, list[int]], object]] = []
+    for number, text in enumerate(texts):
+        row = dict(tokenizer(text))
+        length = len(row["input_ids"])
+        words = [-100, *(i % 2 for i in range(length - 2)), -100]
+        rows.append((row, words if tags else number % 2))
+    head = HEADS["token-classification" if tags else "classification"]
+    model, _ = finetuning.load_for_tuning(head, checkpoint, NAMES, QUICK)
+    model.eval()  # without dropout
+
+    def gradients(batch: dict[str, torch.Tensor], weight: float) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(model(**batch).loss * weight, list(model.parameters())))
+
+    whole = gradients(collate([row for row, _ in rows], [label for _, label in rows]), 1.0)
+    shares = [gradients(*share_of_batch(rows, rank, processes)) for rank in range(processes)]
+    for expected, *parts in zip(whole, *shares, strict=True):
+        torch.testing.assert_close(sum(parts) / processes, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_scales_the_gradient_to_its_norm(checkpoint: Path) -> None:
+    """One step with an epsilon so large that Adam moves by the clipped gradient itself."""
+    task, rate, epsilon = make_task(), 1.0, 1e6
+    config = replace(
+        QUICK,
+        learning_rate=rate * epsilon,
+        layerwise_decay=1.0,
+        epochs=1,
+        batch_size=48,
+        warmup_fraction=0.0,
+        adam_epsilon=epsilon,
+        weight_decay=0.0,
+    )
+    environment.seed_everything(config.seed)
+    model, tokenizer = finetuning.load_classifier(checkpoint, NAMES, config)
+    rows = encode(tokenizer, task.train, 16, model.config)
+    model(**collate(rows, list(task.train["label"]))).loss.backward()
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    slopes = {name: p.grad for name, p in model.named_parameters()}
+    norm = math.sqrt(sum(float((slope**2).sum()) for slope in slopes.values()))
+    for limit in (norm / 10, 10 * norm):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", finetuning.StayedAtChance)
+            result = fine_tune(checkpoint, task, replace(config, max_grad_norm=limit))
+        for name, after in result.model.named_parameters():
+            step = rate * min(1.0, limit / norm) * slopes[name]
+            torch.testing.assert_close(after, start[name] - step, rtol=1e-3, atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_run(checkpoint: Path) -> None:
@@ -306,7 +363,7 @@ def test_another_run_is_not_resumed(
 def test_nothing_is_printed(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fine_tune(checkpoint, make_task(), replace(QUICK, epochs=3), output_dir=tmp_path / "toy")
+    fine_tune(checkpoint, make_task(), QUICK, output_dir=tmp_path / "toy")
     assert capfd.readouterr() == ("", "")
 
 
