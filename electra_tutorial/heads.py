@@ -25,6 +25,7 @@ from electra_tutorial.encoding import Encoded, column_of, encode, encode_choices
 from electra_tutorial.masking import IGNORED
 from electra_tutorial.metrics import (
     accuracy,
+    binary_f1,
     bootstrap_interval,
     classification_metrics,
     classification_report,
@@ -44,7 +45,8 @@ class Evaluation:
         labels, predictions: numbers of the classes, each of shape (items,).
         probabilities: of shape (items, classes).
         metrics: accuracy, accuracy_interval (95 %, bootstrap over the items), macro_f1, matthews,
-            loss (the mean of -log of the true class's probability), per_label.
+            loss (the mean of -log of the true class's probability), per_label; of two classes also
+            f1, that of the second, and f1_interval.
         label_names: the names of the classes.
     """
 
@@ -61,6 +63,8 @@ class Evaluation:
         called = shares.argmax(axis=1)
         measured = classification_metrics(known, called, label_names)
         measured["accuracy_interval"] = bootstrap_interval(accuracy, known, called)
+        if "f1" in measured:
+            measured["f1_interval"] = bootstrap_interval(binary_f1, known, called)
         # The floor keeps the loss finite where a probability is rounded to 0.
         truth = np.clip(shares[np.arange(len(known)), known], 1e-12, None)
         measured["loss"] = float(-np.log(truth).mean())

@@ -109,6 +109,13 @@ def macro_f1(labels: ArrayLike, predictions: ArrayLike) -> float:
     )
 
 
+def binary_f1(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """F1 of class 1, GLUE's second measure of MRPC; 0 where no item is in it or called so."""
+    known, called = _array(labels) == 1, _array(predictions) == 1
+    there = int(known.sum()) + int(called.sum())
+    return 2 * int((known & called).sum()) / there if there else 0.0
+
+
 def matthews_correlation(labels: ArrayLike, predictions: ArrayLike) -> float:
     """Correlation between labels and predictions, the measure of CoLA; 0 is chance."""
     return float(sklearn_metrics.matthews_corrcoef(_array(labels), _array(predictions)))
@@ -118,6 +125,8 @@ def classification_metrics(
     labels: ArrayLike, predictions: ArrayLike, label_names: Sequence[str]
 ) -> dict[str, Any]:
     """accuracy, macro_f1, matthews, and per_label: name -> precision, recall, f1, support.
+
+    Of two classes also f1, that of the second, which GLUE reports of MRPC.
 
     Raises:
         ValueError: if there is nothing to measure, or a label lies outside `label_names`.
@@ -135,6 +144,7 @@ def classification_metrics(
         "accuracy": accuracy(known, called),
         "macro_f1": float(np.mean([row["f1"] for row in per_label.values()])),
         "matthews": matthews_correlation(known, called),
+        **({"f1": per_label[label_names[1]]["f1"]} if len(label_names) == 2 else {}),
         "per_label": per_label,
     }
 

@@ -399,6 +399,10 @@ def _trouble(error: BaseException) -> tuple[str, str]:
         return "the hub knows no such data set, or keeps it private", "check the id"
     if "scripts are no longer supported" in str(error):
         return "there it is a script, and scripts are not run", "get a copy in plain files"
+    if status == 404:
+        return "the hub answered 404: a file is not there", "see on its page what has become of it"
+    if status in (401, 403):
+        return f"the hub answered {status}", "ask for access on its page and log in"
     if status is not None:
         return f"the hub answered {status}", "try again later"
     if any(kind.endswith("Timeout") for kind in kinds):

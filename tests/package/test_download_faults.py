@@ -71,6 +71,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(404, b"{}", X_Error_Code="RepoNotFound")
         elif self.fault == "500":
             self.answer(500)
+        elif self.fault == "403" and train:
+            self.answer(403)
         elif self.fault == "404" and train:
             self.answer(404, X_Error_Code="EntryNotFound")
         elif self.fault == "script" and wanted == "ag_news.py":
@@ -130,7 +132,8 @@ EXPECTED = {
     "none": "0a" * 20,
     "unknown id": "the hub knows no such data set, or keeps it private): check the id, or use",
     "script": "there it is a script, and scripts are not run): get a copy in plain files, or use",
-    "404": "the hub answered 404): try again later, or use source='directory'",
+    "404": "the hub answered 404: a file is not there): see on its page what has become of it, or",
+    "403": "the hub answered 403): ask for access on its page and log in, or use source=",
     "500": "the hub answered 500): try again later, or use source='directory'",
     "stall": "the hub stopped sending): try again: what was received is kept, or use",
     "truncation": "the download broke off): try again, or use source='directory'",

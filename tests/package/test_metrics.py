@@ -4,7 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from electra_tutorial import metrics
 
@@ -243,3 +246,13 @@ def test_the_threshold_is_the_best_of_all() -> None:
         threshold, best = metrics.best_no_answer_threshold(scores, answerable, odds)
         assert best == pytest.approx(mean(threshold))
         assert best == pytest.approx(max(mean(limit) for limit in [-9.0, *odds]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30))
+def test_binary_f1_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
+    known, called = zip(*pairs, strict=True)
+    expected = sklearn.metrics.f1_score(known, called, zero_division=0)
+    assert metrics.binary_f1(known, called) == pytest.approx(expected)
+    measured = metrics.classification_metrics(known, called, ("other", "same"))
+    assert measured["f1"] == pytest.approx(expected)
+    assert "f1" not in metrics.classification_metrics(known, called, ("other", "same", "third"))

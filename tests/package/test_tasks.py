@@ -449,3 +449,53 @@ def test_real_sets_in_a_hub_directory(name: str, train: int, validation: int, te
     for split in (task.train, task.validation):
         share = Counter(split["label"])[1] / len(split)
         assert share == pytest.approx(Counter(task.train["label"])[1] / len(task.train), abs=0.06)
+
+
+def check_squad_v2(task: tasks.Task) -> None:
+    """Questions with and without an answer in each split, and no passage in two of them."""
+    assert (task.kind, task.metric, task.source) == ("question-answering", "f1", "directory")
+    assert "some questions have no answer" in task.note
+    for split in SPLITS:
+        data = getattr(task, split)
+        answerable = {bool(answers["text"]) for answers in data["answers"]}
+        assert answerable == {True, False}, split
+    assert not set(task.validation["context"]) & set(task.train["context"])
+    built_in = tasks.load_task("passages", quiet=True)
+    assert built_in.test.features == task.test.features
+
+
+def test_questions_without_an_answer_in_a_hub_directory(tmp_path: Path) -> None:
+    root = tmp_path / "hub" / "rajpurkar" / "squad_v2"
+    root.mkdir(parents=True)
+    files = []
+    for split, passages in (("train", 40), ("validation", 4)):
+        lines = [
+            {
+                "id": f"{split}-{i}-{kind}",
+                "title": "Ferries",
+                "context": f"Ferry {i} of {split} left at dawn.",
+                "question": f"When did ferry {i} {kind}?",
+                "answers": answer("dawn", len(f"Ferry {i} of {split} left at "))
+                if kind == "leave"
+                else {"text": [], "answer_start": []},
+            }
+            for i in range(passages)
+            for kind in ("leave", "sink")
+        ]
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+        files.append(f"  - split: {split}\n    path: {split}.jsonl\n")
+    readme = "---\nconfigs:\n- config_name: squad_v2\n  data_files:\n" + "".join(files) + "---\n"
+    (root / "README.md").write_text(readme, encoding="utf-8")
+    task = tasks.load_task("squad_v2", "directory", tmp_path / "hub", quiet=True)
+    assert (len(task.train), len(task.validation), len(task.test)) == (72, 8, 8)
+    check_squad_v2(task)
+
+
+@pytest.mark.mirror
+@pytest.mark.slow
+def test_squad_v2_where_the_directory_holds_it(hub_dir: Path) -> None:
+    if not (hub_dir / "rajpurkar" / "squad_v2").is_dir():
+        pytest.skip("the directory holds no rajpurkar/squad_v2")
+    task = tasks.load_task("squad_v2", source="directory", quiet=True)
+    assert len(task.test) == 11_873
+    check_squad_v2(task)
