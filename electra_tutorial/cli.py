@@ -141,7 +141,14 @@ def _add_pretrain(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     text = command.add_mutually_exclusive_group(required=True)
-    text.add_argument("--corpus", help="a text file, a folder of them, or python-documentation")
+    text.add_argument(
+        "--corpus",
+        metavar="TEXT",
+        help="a text file, a folder of them, or python-documentation; documents end with a blank "
+        "line. The text may be larger than memory: it is read as it comes, more than once (to "
+        "train a tokenizer, to recognise the text, and, if no earlier run has left them in the "
+        "cache, to cut it into segments)",
+    )
     text.add_argument(
         "--segments",
         type=Path,
@@ -177,7 +184,8 @@ def _add_pretrain(commands: Commands) -> None:
         default=0.05,
         metavar="SHARE",
         help="share of the documents, or of the segments at the end of the file, to set aside and "
-        "judge the run on (default: %(default)s; 0 for none)",
+        "judge the run on (default: %(default)s; 0 for none). Each document's own text decides, "
+        "the same way whatever the --seed",
     )
     command.add_argument(
         "--held-out-segments",
@@ -274,15 +282,25 @@ def _pretraining_text(
     """Return (tokenizer, segments, held-out segments or None); the first process writes them."""
     from electra_tutorial.checkpoints import load_tokenizer_of
     from electra_tutorial.config import get_size
-    from electra_tutorial.corpora import Segments, cache_directory, load_corpus, segments_for
+    from electra_tutorial.corpora import (
+        Segments,
+        cache_directory,
+        iterate_documents,
+        segments_for,
+        split_documents,
+    )
     from electra_tutorial.tokenization import load_tokenizer, train_wordpiece
 
     if not 0 <= options.held_out < 1:
         raise ValueError(f"--held-out is a share between 0 and 1, not {options.held_out!r}.")
-    text = load_corpus(options.corpus) if options.segments is None else None
-    train, aside = text, None
-    if text is not None and options.held_out:
-        train, aside = text.split(options.held_out)  # of any seed: runs must compare
+    train: Any = None
+    aside: Any = None
+    if options.corpus is not None:
+        train = iterate_documents(options.corpus)
+        if next(iter(train), None) is None:
+            raise ValueError(f"{options.corpus} is empty: there is no text to learn from.")
+        if options.held_out:  # of any seed of the run: runs must compare
+            train, aside = split_documents(train, options.held_out, name=options.corpus)
     kept = options.output / "tokenizer"  # a resumed run must read as it did before
     if kept.is_dir() and (options.resume or not writes):
         tokenizer = load_tokenizer(kept)
@@ -291,7 +309,7 @@ def _pretraining_text(
     elif options.checkpoint is not None:
         tokenizer = load_tokenizer_of(options.checkpoint)
     elif train is not None:
-        tokenizer = train_wordpiece(train.documents, get_size(config.size).vocab_size)
+        tokenizer = train_wordpiece(train, get_size(config.size).vocab_size)
     else:
         raise ValueError("--segments needs --tokenizer: name the tokenizer that made the file.")
     if writes and not (options.resume and kept.is_dir()):

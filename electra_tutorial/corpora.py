@@ -66,24 +66,67 @@ class Corpus:
         Raises:
             ValueError: if ``held_out`` does not lie between 0 and 1, or one side would be empty.
         """
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out is a share between 0 and 1, not {held_out!r}.")
+        train, aside = split_documents(self.documents, held_out, seed, self.name)
+        return Corpus(self.name, tuple(train)), Corpus(f"{self.name}, held out", tuple(aside))
 
-        def draw(document: str) -> float:
-            digest = hashlib.sha256(f"{seed}\n{document}".encode()).digest()
-            return int.from_bytes(digest[:8]) / 2**64
 
-        aside = [draw(document) < held_out for document in self.documents]
-        sides = [
-            tuple(d for d, a in zip(self.documents, aside, strict=True) if a is side)
-            for side in (False, True)
-        ]
-        if not all(sides):
+@dataclass(frozen=True)
+class Side:
+    """One side of a text that is split by documents; each iteration reads the text anew.
+
+    Attributes:
+        documents: the whole text, as something that can be iterated any number of times.
+        held_out: share of the documents on the held-out side.
+        seed: another one chooses others.
+        aside: whether this is the held-out side.
+    """
+
+    documents: Iterable[str]
+    held_out: float
+    seed: int
+    aside: bool
+
+    def __iter__(self) -> Iterator[str]:
+        for document in self.documents:
+            digest = hashlib.sha256(f"{self.seed}\n{document}".encode()).digest()
+            if (int.from_bytes(digest[:8]) / 2**64 < self.held_out) is self.aside:
+                yield document
+
+
+def split_documents(
+    documents: Iterable[str], held_out: float = 0.05, seed: int = 0, name: str = "text"
+) -> tuple[Side, Side]:
+    """Set whole documents aside in a text that may be larger than memory: (training, held-out).
+
+    A document's side follows from its own text: no second pass chooses it, and it stays when
+    others come or go.
+
+    Args:
+        documents: what can be iterated any number of times, as :func:`iterate_documents`.
+        held_out: share of the documents to set aside.
+        seed: another one chooses others.
+        name: what to call the text in a refusal.
+
+    Raises:
+        TypeError: if the text can be read only once.
+        ValueError: if ``held_out`` does not lie between 0 and 1, or one side would be empty.
+    """
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out is a share between 0 and 1, not {held_out!r}.")
+    if isinstance(documents, Iterator):
+        raise TypeError(
+            "a generator can be read only once, and both sides read the text: give a corpus or "
+            "iterate_documents(...)."
+        )
+    train, aside = (Side(documents, held_out, seed, side) for side in (False, True))
+    for side in (train, aside):  # reads no further than its first document
+        if next(iter(side), None) is None:
+            number = sum(1 for _ in documents)
             raise ValueError(
-                f"corpus {self.name!r} has {len(self.documents)} documents: too few to set "
-                f"{held_out:.0%} aside; raise held_out or use more text."
+                f"corpus {name!r} has {number} documents: too few to set {held_out:.0%} aside; "
+                "raise held_out or use more text."
             )
-        return Corpus(self.name, sides[0]), Corpus(f"{self.name}, held out", sides[1])
+    return train, aside
 
 
 # ---------------------------------------------------------------- the documentation of Python

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,15 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-def _require_text(texts: Iterable[str]) -> list[str]:
+def _require_text(texts: Iterable[str]) -> Iterable[str]:
+    """Return what can be read twice: the texts themselves, or a list of what comes only once."""
     if isinstance(texts, str):
         raise TypeError("texts must be several strings, not one: put the text into a list.")
-    kept = [text for text in texts if text.strip()]
-    if not kept:
+    if isinstance(texts, Iterator):
+        texts = list(texts)
+    if not any(text.strip() for text in texts):
         raise ValueError("there is no text to train a tokenizer on: every string given is empty.")
-    return kept
+    return texts
 
 
 def _most_frequent(
@@ -75,7 +77,7 @@ def train_wordpiece(
     """Train a WordPiece tokenizer.
 
     Args:
-        texts: the text, in any number of strings.
+        texts: the text, in any number of strings; it is read twice and may be larger than memory.
         vocab_size: number of tokens, special tokens included.
         lowercase: lower-case and strip accents first.
 
@@ -99,7 +101,7 @@ def train_wordpiece(
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.normalizer = normalizer
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    learner.train_from_iterator(texts, trainer)
+    learner.train_from_iterator(iter(texts), trainer)
 
     # a fresh tokenizer, for which the continued letters are ordinary tokens
     tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))

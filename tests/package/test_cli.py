@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from electra_tutorial import __version__, cli, environment, runner
+from electra_tutorial import __version__, cli, corpora, environment, runner
 from electra_tutorial.checkpoints import reading_of
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
 from electra_tutorial.modeling import ElectraForJointPreTraining
@@ -309,6 +309,33 @@ def test_pretrain_goes_on_from_a_checkpoint(
 
 
 @pytest.mark.slow
+def test_pretrain_reads_the_text_as_it_comes_and_cuts_it_once(
+    text: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows as from a text in memory; a second run finds them, whatever its seed."""
+    line = f"pretrain --corpus {text} --held-out 0.2 --steps 1 {TINY}"
+    in_memory = corpora.load_corpus(text).split(0.2)
+    monkeypatch.setattr(corpora, "load_corpus", None)  # must not be called
+    assert cli.main([*line.split(), "--output", str(tmp_path / "one")]) == 0
+    files = set((cache / "segments").iterdir())
+    tokenizer = load_tokenizer(tmp_path / "one" / "tokenizer")
+    for side in in_memory:
+        segments = corpora.segments_for(side, tokenizer, 16, cache / "segments")
+        assert segments.num_tokens > 0
+    assert cli.main([*line.split(), "--output", str(tmp_path / "two"), "--seed", "5"]) == 0
+    assert set((cache / "segments").iterdir()) == files
+    one, two = (
+        (tmp_path / name / "tokenizer/tokenizer.json").read_bytes() for name in ("one", "two")
+    )
+    assert one == two
+    states = [
+        json.loads((tmp_path / name / "checkpoint-00000001/state.json").read_text())
+        for name in ("one", "two")
+    ]
+    assert states[0]["text"] == states[1]["text"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True])
 def test_pretrain_goes_on_from_a_pair_as_it_lies_on_the_hub(
     run: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wide: bool
@@ -493,6 +520,8 @@ def test_detect_scores_every_token(run: Path, capsys: pytest.CaptureFixture[str]
     ("line", "message"),
     [
         ("pretrain --corpus absent --output {out}", "no corpus at absent"),
+        ("pretrain --corpus {empty} --output {out}", "is empty: there is no text to learn from"),
+        ("pretrain --corpus {text} --output {out} --held-out 1e-9", "too few to set 0% aside"),
         ("pretrain --corpus {text} --output {out} --size huge", "unknown size 'huge'"),
         ("pretrain --corpus {text} --output {out} --sequence-length 999", "is longer than the"),
         ("pretrain --corpus {text} --output {out} --held-out 2", "a share between 0 and 1"),
@@ -538,7 +567,9 @@ def test_bad_input_for_a_model_is_refused(
         "text": text,
         "out": tmp_path / "out",
         "half": run / "final/discriminator",
+        "empty": tmp_path / "empty.txt",
     }
+    places["empty"].write_text(" \n\n")
     assert cli.main(line.format(**places).split()) == 2
     said = capfd.readouterr().err
     assert message in said

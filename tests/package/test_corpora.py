@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,9 @@ from electra_tutorial.corpora import (
     iterate_documents,
     load_corpus,
     python_documentation,
+    split_documents,
 )
+from electra_tutorial.segments import text_hash
 
 TEXT = "First paragraph.\nSecond paragraph.\n\nAnother document.\n"
 
@@ -60,6 +63,39 @@ def test_splits_hold_whole_documents_and_do_not_move():
         Corpus("one", ("only one",)).split()
     with pytest.raises(ValueError, match="between 0 and 1"):
         Corpus("two", ("a", "b")).split(1.0)
+
+
+@pytest.mark.parametrize(("held_out", "seed"), [(0.05, 0), (0.3, 7)])
+def test_a_text_read_as_it_comes_splits_as_one_in_memory(tmp_path, held_out, seed):
+    documents = tuple(f"document number {i}\nof {i % 7} lines" for i in range(400))
+    (tmp_path / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    expected = Corpus("text", documents).split(held_out, seed)
+    found = split_documents(iterate_documents(tmp_path), held_out, seed)
+    for side, whole in zip(found, expected, strict=True):
+        assert tuple(side) == whole.documents
+        assert tuple(side) == whole.documents  # again from the beginning
+        assert text_hash(side) == text_hash(whole)  # so a cache made from one serves the other
+
+
+def test_splitting_a_file_holds_no_more_than_a_document(tmp_path):
+    path, length = tmp_path / "text.txt", 10_000
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(500):
+            file.write(f"{i} {'x' * length}\n\n")
+    tracemalloc.start()
+    try:
+        sides = split_documents(iterate_documents(path), 0.1)
+        assert sum(sum(map(len, side)) for side in sides) > 500 * length
+        assert tracemalloc.get_traced_memory()[1] < 50 * length  # of a text of 500 times that
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_cannot_be_split_is_refused():
+    with pytest.raises(TypeError, match="can be read only once"):
+        split_documents(document for document in ("a", "b"))
+    with pytest.raises(ValueError, match="corpus 'mine' has 2 documents: too few to set 0% aside"):
+        split_documents(["a", "b"], 1e-9, name="mine")
 
 
 @settings(

@@ -69,3 +69,13 @@ def test_errors(tmp_path):
         load_tokenizer(tmp_path / "missing" / "folder")
     with pytest.raises(ValueError, match="no tokenizer could be loaded"):
         load_tokenizer(tmp_path)
+
+
+def test_a_text_that_is_read_as_it_comes_gives_the_same_vocabulary(corpus):
+    class Anew:
+        def __iter__(self):
+            yield from corpus.documents
+
+    expected = train_wordpiece(list(corpus.documents), vocab_size=90).get_vocab()
+    assert train_wordpiece(Anew(), vocab_size=90).get_vocab() == expected
+    assert train_wordpiece(iter(Anew()), vocab_size=90).get_vocab() == expected  # read only once
