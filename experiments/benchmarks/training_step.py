@@ -9,7 +9,8 @@ implementation, dropout, optimiser, gradient clipping and threads, and read the 
 masks and samples in its own way. The package computes the generator's logits at all positions,
 ours at the chosen ones. Three arms are ours: the step as it stands, with the products of linear
 layers in oneDNN, and this in four micro-batches, which give the same gradient with less memory; a
-fourth with torch.compile is measured on request. One step of each in turn; the figure is the
+fourth with torch.compile is measured on request. The package has a second arm too, whose networks'
+linear layers are switched to oneDNN in the same way. One step of each in turn; the figure is the
 median of the ratios. Memory is the peak of a process of its own for each arm.
 """
 
@@ -42,7 +43,7 @@ from torch import Tensor, nn
 from electra_tutorial import recorded
 from electra_tutorial.config import SIZES, ElectraSize, PretrainingConfig
 from electra_tutorial.optimization import build_optimizer
-from electra_tutorial.products import onednn_advantage
+from electra_tutorial.products import onednn_advantage, use_faster_products
 from electra_tutorial.training import prepare_encoders
 
 SETTINGS = {"small": (12, 32), "four_layers": (4, 16)}  # name -> layers, batch size
@@ -64,12 +65,20 @@ class Logits(nn.Module):
 class TheirStep:
     """One step with electra-pytorch around the same networks."""
 
-    def __init__(self, config: PretrainingConfig, device: torch.device, size: ElectraSize) -> None:
+    def __init__(
+        self,
+        config: PretrainingConfig,
+        device: torch.device,
+        size: ElectraSize,
+        onednn: bool = False,
+    ) -> None:
         from electra_pytorch import Electra
 
         self.config, self.device = config, device
         self.model = build_model(config, device, size)
         prepare_encoders(self.model, config, device)
+        if onednn:
+            use_faster_products(self.model)
         self.electra = Electra(
             Logits(self.model.generator),
             Logits(self.model.discriminator),
@@ -98,8 +107,8 @@ def build(arm: str, name: str, device: torch.device) -> Callable[[], None]:
     layers, batch_size = SETTINGS[name]
     size = replace(SIZES["small"], num_hidden_layers=layers)
     config = PretrainingConfig(batch_size=batch_size, sequence_length=LENGTH)
-    if arm == "theirs":
-        return TheirStep(config, device, size)
+    if arm.startswith("theirs"):
+        return TheirStep(config, device, size, onednn=arm == "theirs_onednn")
     if arm == "ours_compiled":
         return OurStep(replace(config, compile=True), device, size)
     if arm == "ours_onednn_four_parts":
@@ -137,6 +146,11 @@ def measure(
         "times_as_fast": {
             arm: compare(taken["theirs"], taken[arm]) for arm in arms if arm != "theirs"
         },
+        "times_as_fast_onednn": {
+            arm: compare(taken["theirs_onednn"], taken[arm])
+            for arm in arms
+            if "theirs_onednn" in arms and arm.startswith("ours_onednn")
+        },
         "share_of_their_memory": {
             arm: peaks[arm] / peaks["theirs"] for arm in arms if arm != "theirs"
         },
@@ -168,7 +182,7 @@ def main() -> None:
         return
     arms = ["theirs", "ours"]
     if onednn_advantage() > 0 and options.device == "cpu":
-        arms += ["ours_onednn", "ours_onednn_four_parts"]
+        arms += ["theirs_onednn", "ours_onednn", "ours_onednn_four_parts"]
     if options.compile:
         arms += ["ours_compiled"]
     started = time.perf_counter()
