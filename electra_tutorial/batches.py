@@ -119,9 +119,12 @@ def rows_of_micro_batches(
 def take_rows(batch: dict[str, Tensor], rows: slice, device: torch.device) -> dict[str, Tensor]:
     """Move some rows of a batch to the device, with the places of the chosen positions.
 
-    The places are found on the CPU, where looking for them makes nothing wait.
+    The places are found on the CPU, where looking for them makes nothing wait. So is whether the
+    rows hold padding: without any, the attention mask is left out, and no network looks for it.
     """
     part = {name: values[rows] for name, values in batch.items()}
+    if part["attention_mask"].all():
+        del part["attention_mask"]
     part["chosen_positions"] = (part["labels"] != IGNORED).flatten().nonzero().squeeze(1)
     if device.type == "cuda":  # from pinned memory, the copy does not wait for the device
         part = {name: values.pin_memory() for name, values in part.items()}

@@ -108,7 +108,7 @@ def discriminator_loss(
 def predict_tokens(
     network: Any,
     input_ids: Tensor,
-    attention_mask: Tensor,
+    attention_mask: Tensor | None,
     positions: Tensor,
     token_type_ids: Tensor | None = None,
 ) -> Tensor:
@@ -120,7 +120,7 @@ def predict_tokens(
     Args:
         network: an :class:`~transformers.ElectraForMaskedLM`.
         input_ids: ``(batch, seq_len)``.
-        attention_mask: ``(batch, seq_len)``.
+        attention_mask: ``(batch, seq_len)``; every token is real if absent.
         positions: indices into the flattened batch, ``(num_positions,)``.
         token_type_ids: ``(batch, seq_len)``.
     """

@@ -64,6 +64,7 @@ class JointBatch:
         num_chosen: divisor of a loss over the chosen positions, if not their number here.
         num_tokens: divisor of a loss over the real tokens, if not their number here.
         loss_weights: how much each chosen position counts in a loss over them; all alike if absent.
+        all_real: whether ``attention_mask`` is known to be 1 everywhere.
     """
 
     input_ids: Tensor
@@ -75,6 +76,15 @@ class JointBatch:
     num_chosen: Tensor | float | None = None
     num_tokens: Tensor | float | None = None
     loss_weights: Tensor | None = None
+    all_real: bool = False
+
+    @property
+    def network_mask(self) -> Tensor | None:
+        """The mask for a network; none where no token is padding.
+
+        transformers looks whether a mask hides anything, and on a GPU that waits for the device.
+        """
+        return None if self.all_real else self.attention_mask
 
     @property
     def original_ids(self) -> Tensor:
@@ -282,7 +292,7 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
     def predict_masked(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         chosen: Tensor,
         token_type_ids: Tensor | None = None,
         chosen_positions: Tensor | None = None,
@@ -330,7 +340,7 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
         """
         logits = self.discriminator(
             batch.input_ids,
-            attention_mask=batch.attention_mask,
+            attention_mask=batch.network_mask,
             token_type_ids=batch.token_type_ids,
         ).logits
         return logits, discriminator_loss(
@@ -359,7 +369,8 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
 
         Args:
             input_ids: x^masked, ``(batch, seq_len)``.
-            attention_mask: 1 at real tokens, ``(batch, seq_len)``; all 1 if absent.
+            attention_mask: 1 at real tokens, ``(batch, seq_len)``; all 1 if absent. On a GPU a mask
+                makes the host wait for the device, once in each network; leaving it out doesn't.
             labels: original tokens at the chosen positions, -100 elsewhere, ``(batch, seq_len)``.
             token_type_ids: ``(batch, seq_len)``; all 0 if absent.
             sampling_generator: source of randomness for the samples.
@@ -390,6 +401,7 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
                 f"the sequences have {input_ids.shape[1]} tokens and the model {positions} "
                 "positions: shorten the sequences or build a model with more positions."
             )
+        all_real = attention_mask is None
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if chosen_positions is None:
@@ -404,6 +416,7 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
             num_chosen=num_chosen,
             num_tokens=num_tokens,
             loss_weights=loss_weights,
+            all_real=all_real,
         )
         return self.joint_step(masked, sampling_generator, sampling_uniform)
 
@@ -418,7 +431,7 @@ class ElectraForJointPreTraining(SavedInHalves, PreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             generator_logits = self.predict_masked(
                 masked.input_ids,
-                masked.attention_mask,
+                masked.network_mask,
                 masked.labels != IGNORED,
                 masked.token_type_ids,
                 masked.positions,

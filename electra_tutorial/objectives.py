@@ -68,7 +68,7 @@ class ReplaceMLM(ElectraForJointPreTraining):
         logits = predict_tokens(
             self.discriminator,
             batch.input_ids,
-            batch.attention_mask,
+            batch.network_mask,
             batch.positions,
             batch.token_type_ids,
         )
@@ -120,7 +120,7 @@ class AllTokensMLM(ElectraForJointPreTraining):
         network = self.discriminator
         hidden = network.electra(
             batch.input_ids,
-            attention_mask=batch.attention_mask,
+            attention_mask=batch.network_mask,
             token_type_ids=batch.token_type_ids,
         ).last_hidden_state
         logits = network.generator_lm_head(network.generator_predictions(hidden)).float()

@@ -74,7 +74,8 @@ class Meter:
 
         Args:
             output: what the model returned.
-            part: its arguments, ``chosen_positions`` among them.
+            part: its arguments, ``chosen_positions`` among them. Without ``attention_mask`` every
+                token is real.
         """
         targets = part["labels"].flatten()[part["chosen_positions"]]
         predictions, verdicts = output.generator_logits, output.discriminator_logits
@@ -86,7 +87,8 @@ class Meter:
             counts["correct"] = predictions.argmax(-1) == targets
         is_replaced, shape = output.is_replaced, part["labels"].shape
         if verdicts is not None and is_replaced is not None and verdicts.shape == shape:
-            real = part["attention_mask"].bool()
+            mask = part.get("attention_mask")
+            real = torch.ones_like(is_replaced) if mask is None else mask.bool()
             called, replaced = (verdicts > 0) & real, is_replaced & real
             counts |= {"tokens": real, "replaced": replaced, "called": called}
             counts["found"] = called & replaced
@@ -111,7 +113,10 @@ class Meter:
         self.first_bad.masked_fill_(~finite & self.first_bad.isinf(), step)
 
     def read(self, gather: Callable[[Tensor], Tensor]) -> Sums:
-        """Return the sums of all processes: the one place where the host waits for the device.
+        """Return the sums of all processes: here the host waits for the device.
+
+        In a step it does so only where rows hold padding: transformers then looks at their mask,
+        once in each network.
 
         Args:
             gather: stacks the tensors of all processes, for instance ``Accelerator.gather``.

@@ -127,6 +127,20 @@ def test_rows_come_with_the_places_of_their_chosen_positions():
     assert torch.equal(chosen, part["labels"][part["labels"] != IGNORED])
 
 
+def test_a_mask_comes_only_with_rows_that_hold_padding():
+    segments = some_segments()
+    rows = np.array(segments.input_ids)
+    rows[:10, 12:] = 7
+    batch = draw_batch(0, replace(CONFIG, batch_size=20), Segments(rows, 0), SPECIAL)
+    full = batch["attention_mask"].all(1)
+    assert full.sum() == 10
+    for row in range(20):
+        part = take_rows(batch, slice(row, row + 1), torch.device("cpu"))
+        assert ("attention_mask" in part) != bool(full[row])
+    part = take_rows(batch, slice(0, 20), torch.device("cpu"))
+    assert torch.equal(part["attention_mask"], batch["attention_mask"])
+
+
 def test_dropout_is_another_in_every_process_and_step_and_not_the_noise():
     seeds = [dropout_seed(step, CONFIG, process) for step in range(3) for process in range(3)]
     assert len(set(seeds)) == 9

@@ -96,6 +96,26 @@ def test_without_an_attention_mask_every_token_is_real(model, masked):
     torch.testing.assert_close(output.generator_loss, generator.loss, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_mask_that_hides_nothing_may_be_left_out(objective, attention, masked):
+    torch.manual_seed(0)
+    model = OBJECTIVES[objective].from_size(TINY, initializer_range=0.3).eval()
+    for half in filter(None, (model.generator, model.discriminator)):
+        half.set_attn_implementation(attention)
+    labels = torch.cat([masked.labels[:1], masked.labels[:1].roll(3)])
+    ids = masked.input_ids[:1].expand(2, -1)
+    given = {"labels": labels, "sampling_uniform": torch.full(labels.shape, 0.4)}
+    gradients = []
+    for mask in (torch.ones_like(ids), None):
+        model.zero_grad()
+        output = model(ids, attention_mask=mask, **given)
+        output.loss.backward()
+        weights = model.discriminator.electra.parameters()
+        gradients.append([output.loss.detach(), *(p.grad.clone() for p in weights)])
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-6)
+
+
 def test_token_types_reach_both_halves(model, masked):
     uniform = torch.full(masked.labels.shape, 0.5)
     types = (torch.arange(20) >= 6).long().expand(3, -1)

@@ -66,6 +66,20 @@ def test_figures_are_those_of_scikit_learn():
     assert meter.read(lambda rows: rows).rows == [[0.0] * 9]
 
 
+def test_without_a_mask_every_token_is_real():
+    figures = []
+    for given in (True, False):
+        output, part = an_output(0)
+        part["attention_mask"] = torch.ones(4, 10)
+        if not given:
+            del part["attention_mask"]
+        meter = Meter(CPU)
+        meter.add(output, part)
+        meter.end_step(1, None)
+        figures.append(meter.read(lambda rows: rows).figures())
+    assert figures[0] == figures[1]
+
+
 def test_an_objective_without_generator_has_no_verdicts():
     meter = Meter(CPU)
     output, part = an_output(0)

@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from electra_tutorial import resuming
-from electra_tutorial.batches import draw_batch
+from electra_tutorial.batches import draw_batch, take_rows
 from electra_tutorial.config import PretrainingConfig
 from electra_tutorial.corpora import Segments
 from electra_tutorial.masking import SpecialIds
 from electra_tutorial.modeling import ElectraForJointPreTraining
-from electra_tutorial.optimization import parameter_groups
+from electra_tutorial.objectives import OBJECTIVES
+from electra_tutorial.optimization import build_optimizer, parameter_groups
 from electra_tutorial.products import OneDnnLinear, onednn_is_there
-from electra_tutorial.run_log import CLOCK_FIELDS
+from electra_tutorial.run_log import CLOCK_FIELDS, Meter
 from electra_tutorial.tokenization import load_tokenizer
 from electra_tutorial.training import (
     build_model,
@@ -33,6 +35,7 @@ from electra_tutorial.training import (
     fixed_corruptions,
     frequency_corruptions,
     mask_segments,
+    prepare_encoders,
     pretrain,
 )
 
@@ -183,6 +186,56 @@ def test_gradients_are_clipped_to_the_norm_that_the_settings_name(segments, toke
     optimizer.step()
     for (name, expected), p in zip(by_hand.named_parameters(), ours.parameters(), strict=True):
         torch.testing.assert_close(p, expected, rtol=1e-6, atol=1e-9, msg=name)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations at which the host would have to wait for a GPU."""
+
+    NAMES = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for indices in args
+            if isinstance(indices, list | tuple)
+            for index in indices
+        )
+        if name in self.NAMES or by_mask:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_no_step_on_full_rows_waits_for_the_device(segments, ragged, tokenizer, objective):
+    """A GPU's kernels are queued: whatever asks for a number of theirs stops the queue."""
+    config = replace(CONFIG, objective=objective)
+    model = build_model(config, segments, tokenizer).train()
+    prepare_encoders(model, replace(config, attention="sdpa"), torch.device("cpu"))
+    optimizer, meter = build_optimizer(model, config), Meter(torch.device("cpu"))
+    waits = []
+    for step, text in enumerate((segments, ragged, segments)):
+        batch = draw_batch(step, config, text, SpecialIds(0, 2, 3, 4))
+        part = take_rows(batch, slice(0, 4), torch.device("cpu"))
+        with Waits() as waiting:
+            output = model(**part, num_chosen=8, num_tokens=64)
+            output.loss.backward()
+            meter.add(output, part)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            meter.end_step(step + 1, norm)
+        waits.append(waiting.seen)
+    assert waits[0] == waits[2] == []
+    # where there is padding, transformers looks for it: at most once in each network
+    assert len(waits[1]) <= 1 + model.has_generator
+    with Waits() as waiting:
+        bool(torch.ones(2).isfinite().all())
+    assert waiting.seen == ["_local_scalar_dense"]
 
 
 def test_draws_with_replacement_reach_the_loss_as_in_the_official_code(ragged, tokenizer, tmp_path):
