@@ -40,6 +40,7 @@ from electra_tutorial import environment, resuming
 from electra_tutorial.checkpoints import find_checkpoint, load_pretrained, quiet
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import LengthGroupedBatches, length_of, share_of_batch
+from electra_tutorial.encoding import collate as collate
 from electra_tutorial.encoding import encode as encode
 from electra_tutorial.heads import HEADS, AnyEvaluation, Evaluation, Head
 from electra_tutorial.metrics import accuracy
