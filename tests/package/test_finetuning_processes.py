@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,30 @@ def line(
     return [*f"finetune --train {path} --checkpoint {checkpoint}".split(), *SETTINGS.split()]
 
 
-def run(line: list[str], processes: int) -> subprocess.CompletedProcess[str]:
+# The command, but evaluating for the second time fails.
+STOPPED = """
+import sys
+from electra_tutorial import cli, finetuning
+evaluate, calls = finetuning.evaluate, []
+def stop(*arguments, **settings):
+    calls.append(1)
+    if len(calls) == 2:
+        raise OSError("stopped on purpose")
+    return evaluate(*arguments, **settings)
+finetuning.evaluate = stop
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def run(
+    line: list[str], processes: int, program: Sequence[str] = ("-m", "electra_tutorial.cli")
+) -> subprocess.CompletedProcess[str]:
     launcher: list[str] = []
     if processes > 1:
-        launcher = ["torch.distributed.run", "--nproc-per-node", str(processes)]
-        launcher += ["--master-port", str(20_000 + os.getpid() % 20_000), "-m"]
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        launcher += ["--master-port", str(20_000 + os.getpid() % 20_000)]
     return subprocess.run(
-        [sys.executable, "-m", *launcher, "electra_tutorial.cli", *line],
+        [sys.executable, *launcher, *program, *line],
         capture_output=True,
         text=True,
         timeout=300,
@@ -69,3 +86,18 @@ def test_two_processes_make_the_run_of_one(line: list[str], tmp_path: Path) -> N
     assert len(said[2]) == len(said[1])  # the second process says nothing
     assert said[1][0].startswith("my: 49 train, 5 validation")
     assert said[2][:2] == said[1][:2]
+
+
+def test_a_run_of_two_processes_goes_on_bit_for_bit(line: list[str], tmp_path: Path) -> None:
+    """With dropout, of which each process has its own."""
+    stopped = tmp_path / "stopped.py"
+    stopped.write_text(STOPPED)
+    whole = [*line, "--dropout", "0.1", "--output", str(tmp_path / "whole")]
+    cut = [*line, "--dropout", "0.1", "--output", str(tmp_path / "cut")]
+    assert run(whole, 2).returncode == 0
+    done = run(cut, 2, [str(stopped)])
+    assert "stopped on purpose" in done.stderr
+    assert (tmp_path / "cut.epochs").is_dir()
+    done = run([*cut, "--resume"], 2)
+    assert done.returncode == 0, done.stderr
+    assert history(tmp_path / "cut") == history(tmp_path / "whole")
