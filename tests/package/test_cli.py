@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from electra_tutorial import __version__, cli, corpora, environment, runner
 from electra_tutorial.checkpoints import reading_of
+from electra_tutorial.cli_pretraining import given_settings
 from electra_tutorial.config import FineTuningConfig, PretrainingConfig
 from electra_tutorial.modeling import ElectraForJointPreTraining
 from electra_tutorial.tokenization import load_tokenizer
@@ -153,11 +154,11 @@ def classifier(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_settings_become_options() -> None:
     given = ["pretrain", "--corpus", "x", "--output", "y", "--learning-rate", "0.1"]
     options = cli._parser().parse_args([*given, "--generator-fraction", "0.5"])
-    assert cli._settings(options, PretrainingConfig) == PretrainingConfig(
+    assert PretrainingConfig(**given_settings(options, PretrainingConfig)) == PretrainingConfig(
         learning_rate=0.1, generator_fraction=0.5
     )
     options = cli._parser().parse_args([*given, "--no-bias-correction", "--compile"])
-    settings = cli._settings(options, PretrainingConfig)
+    settings = PretrainingConfig(**given_settings(options, PretrainingConfig))
     assert (settings.bias_correction, settings.compile) == (False, True)
 
 
