@@ -338,7 +338,7 @@ def advice_at_chance(
             "layerwise_decay 1.0, as FineTuningConfig.small_set() does"
         )
     return (
-        f"the model has hardly learned anything in {steps:,} steps: the training loss of the last "
+        f"the model has hardly learned anything (steps: {steps:,}): the training loss of the last "
         f"epoch is {last_loss:.3f}, that of guessing by the shares of the labels "
         f'{guessing_loss:.3f}; {remedy} (chapter 5.4, "Runs that stay at chance").'
     )
