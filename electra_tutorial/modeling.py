@@ -154,7 +154,9 @@ class ElectraJointConfig(PretrainedConfig):
     ) -> None:
         def as_dict(half: ElectraConfig | dict[str, Any] | None) -> dict[str, Any]:
             config = half if isinstance(half, ElectraConfig) else ElectraConfig(**(half or {}))
-            return config.to_dict()
+            settings = config.to_dict()
+            settings.pop("_name_or_path", None)  # a folder on the machine where it was loaded
+            return settings
 
         self.discriminator = as_dict(discriminator)
         self.generator = as_dict(generator)

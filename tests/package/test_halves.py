@@ -63,6 +63,8 @@ def test_halves_join_again_with_their_settings(tokenizer, tmp_path):
     assert again.config.discriminator_weight == 7
     assert again.config.sampling_temperature == 2
     assert again.config.sharing == "token-embeddings"
+    again.save_halves(tmp_path / "again", tokenizer)
+    assert str(tmp_path) not in (tmp_path / "again" / "config.json").read_text()
     changed = ElectraForJointPreTraining.from_halves(tmp_path / "run", discriminator_weight=3.0)
     assert changed.config.discriminator_weight == 3
 
