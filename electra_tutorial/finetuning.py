@@ -335,7 +335,7 @@ def advice_at_chance(
     else:
         remedy = (
             "take more steps (more epochs, a smaller batch_size), a learning_rate of 5e-4 and "
-            "layerwise_decay 1.0, as FineTuningConfig.small_set() does"
+            "layerwise_decay 1.0, as FineTuningConfig.small_set() and --recipe small do"
         )
     return (
         f"the model has hardly learned anything (steps: {steps:,}): the training loss of the last "
