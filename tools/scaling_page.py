@@ -135,10 +135,10 @@ def training_step() -> str:
     }
     arms = {
         "theirs_onednn": "electra-pytorch, linear layers in oneDNN",
-        "ours": "ours as it stands",
+        "ours": "ours, as it stands",
         "ours_onednn": "ours, linear layers in oneDNN",
-        "ours_onednn_four_parts": "ours the same in four micro-batches",
-        "ours_compiled": "ours with `torch.compile`",
+        "ours_onednn_four_parts": "ours, the same in four micro-batches",
+        "ours_compiled": "ours, with `torch.compile`",
     }
     rows = []
     for setting, title in names.items():
