@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from electra_tutorial.cli import LAUNCHING, main
+from electra_tutorial.cli import main
+from electra_tutorial.cli_pretraining import LAUNCHING
 from electra_tutorial.run_log import CLOCK_FIELDS
 
 pytestmark = pytest.mark.slow
