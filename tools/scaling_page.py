@@ -162,7 +162,7 @@ def training_step() -> str:
     head = [
         "Step",
         "Times as fast as electra-pytorch",
-        "and as that with oneDNN",
+        "as electra-pytorch with oneDNN",
         "Tokens/s",
         "Peak memory",
         "Share of theirs",
