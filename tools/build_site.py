@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import gates
+import refresh
 import scaling_page
 import yaml
 
@@ -60,7 +61,8 @@ def stage(root: Path, notebooks: Path, target: Path) -> None:
 def prepare_notebook(notebook: dict[str, Any], here: Path, root: Path) -> None:
     """Give myst-nb each figure's alt text where it looks for it: in the cell, not in the output.
 
-    The Colab cell, the same in each chapter and of no use to a reader of the site, is folded.
+    The Colab cell, the same in each chapter and of no use to a reader of the site, is folded. What
+    was printed in pieces is joined: myst-nb would end a line where a piece ends.
     """
     for cell in notebook["cells"]:
         if "colab" in gates.tags(cell):
@@ -69,6 +71,8 @@ def prepare_notebook(notebook: dict[str, Any], here: Path, root: Path) -> None:
         if cell["cell_type"] == "markdown":
             text = lead_out("".join(cell["source"]), here, root)
             cell["source"] = text.splitlines(keepends=True)
+        if "outputs" in cell:
+            cell["outputs"] = refresh.join_streams(cell["outputs"])
         for output in cell.get("outputs", []):
             alt = output.get("metadata", {}).get("image/png", {}).get("alt")
             if alt:

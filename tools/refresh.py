@@ -85,11 +85,11 @@ def clean(notebook: dict[str, Any]) -> dict[str, Any]:
         if not cell["metadata"].get("tags", True):
             del cell["metadata"]["tags"]
         if "outputs" in cell:
-            cell["outputs"] = _join_streams(cell["outputs"])
+            cell["outputs"] = join_streams(cell["outputs"])
     return result
 
 
-def _join_streams(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def join_streams(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join what one stream printed in pieces, whose borders are a matter of timing."""
     joined: list[dict[str, Any]] = []
     for output in outputs:

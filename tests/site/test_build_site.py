@@ -105,3 +105,12 @@ def test_a_missing_mathjax_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(build_site.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match="needs sphinx-mathjax-offline, which is not"):
         build_site.copy_mathjax(tmp_path)
+
+
+def test_what_was_printed_in_pieces_is_one_line_on_the_page() -> None:
+    pieces = [
+        {"output_type": "stream", "name": "stdout", "text": [t]} for t in ("a", " b\n", "c\n")
+    ]
+    cell = {"cell_type": "code", "metadata": {}, "source": [], "outputs": pieces}
+    build_site.prepare_notebook({"cells": [cell]}, Path("notebooks/one.ipynb"), Path())
+    assert [output["text"] for output in cell["outputs"]] == [["a b\n", "c\n"]]
