@@ -118,9 +118,7 @@ def load_joint_model(
                 f"No pair could be loaded from {ours!r} and {theirs!r} ({reason}): name "
                 "folders with ELECTRA checkpoints, or hub ids that you can reach."
             ) from error
-    folder = Path(str(files("electra_tutorial"))) / "builtin" / "mini"
-    if checkpoint != "mini":
-        folder = Path(checkpoint)
+    folder = Path(find_checkpoint("mini")).parent if checkpoint == "mini" else Path(checkpoint)
     if (folder / "state.json").is_file():
         kept = folder.parent / "tokenizer"
         return model_of_checkpoint(folder, len(load_tokenizer(kept)) if kept.is_dir() else None)

@@ -28,14 +28,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from runs import draw_rows, write_whole
+from runs import draw_rows, judge, write_whole
 from transformers import ElectraModel
 
 from electra_tutorial import recorded
 from electra_tutorial.baselines import VectorsOf, word_tagger_baseline, word_vectors
 from electra_tutorial.checkpoints import find_checkpoint, load_pretrained
 from electra_tutorial.config import FineTuningConfig
-from electra_tutorial.finetuning import evaluate, fine_tune
+from electra_tutorial.finetuning import fine_tune
 from electra_tutorial.heads import AnyEvaluation
 from electra_tutorial.tasks import Task, load_task
 from electra_tutorial.tokenization import load_tokenizer
@@ -75,7 +75,7 @@ def run(task: Task, arm: str, size: int, seed: int) -> dict[str, Any]:
     else:
         config = replace(CONFIG, seed=seed, epochs=EPOCHS[size])
         tuned = fine_tune("mini", small, config, from_scratch=arm == "random")
-        found = evaluate(tuned.model, tuned.tokenizer, small.test, small.label_names)
+        found = judge(tuned, small, config)
     return {
         "arm": arm,
         "size": size,

@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 import torch
 from entities import frozen_vectors
-from runs import write_whole
+from runs import judge, write_whole
 
 from electra_tutorial import recorded
 from electra_tutorial.baselines import nearest_span, word_tagger_baseline
 from electra_tutorial.breakdowns import cross_validate
 from electra_tutorial.config import FineTuningConfig
-from electra_tutorial.finetuning import bag_of_words_baseline, evaluate, fine_tune
+from electra_tutorial.finetuning import bag_of_words_baseline, fine_tune
 from electra_tutorial.heads import AnyEvaluation
 from electra_tutorial.metrics import t_interval
 from electra_tutorial.questions import AnswerEvaluation, Span
@@ -65,15 +65,7 @@ def fine_tuned(name: str, from_scratch: bool) -> Fit:
     config = replace(CONFIGS[name], seed=SEED)
 
     def fit(task: Task) -> AnyEvaluation:
-        found = fine_tune("mini", task, config, from_scratch=from_scratch)
-        return evaluate(
-            found.model,
-            found.tokenizer,
-            task.test,
-            task.label_names,
-            max_length=config.max_length,
-            window_overlap=config.window_overlap,
-        )
+        return judge(fine_tune("mini", task, config, from_scratch=from_scratch), task, config)
 
     return fit
 

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from runs import draw_rows, write_whole
+from runs import draw_rows, judge, write_whole
 from scipy.stats import binomtest, entropy
 
 from electra_tutorial import recorded
 from electra_tutorial.config import FineTuningConfig
-from electra_tutorial.finetuning import evaluate, fine_tune
+from electra_tutorial.finetuning import fine_tune
 from electra_tutorial.tasks import Task, load_task
 
 ROWS = 32
@@ -58,7 +58,7 @@ def run(task: Task, config: FineTuningConfig, seed: int) -> dict[str, Any]:
     result = fine_tune("mini", small, replace(config, seed=seed))
     guessing = float(entropy(np.bincount(small.train["label"])))
     last = result.history[-1]["train_loss"]
-    found = evaluate(result.model, result.tokenizer, task.test, task.label_names, max_length=TOKENS)
+    found = judge(result, task, config)
     return {
         "failed": bool(last > FAILED * guessing),
         "last_loss": last,

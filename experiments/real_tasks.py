@@ -33,12 +33,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from runs import draw_rows, write_whole
+from runs import draw_rows, judge, write_whole
 from simple_methods import baselines_of
 
 from electra_tutorial import recorded
 from electra_tutorial.config import FineTuningConfig
-from electra_tutorial.finetuning import evaluate, fine_tune
+from electra_tutorial.finetuning import fine_tune
 from electra_tutorial.heads import AnyEvaluation, Evaluation
 from electra_tutorial.tasks import Task, load_task
 
@@ -115,15 +115,7 @@ def train_and_judge(
         validation = {rate: r.validation.metrics[task.metric] for rate, r in tried.items()}
         rate = max(rates, key=lambda rate: validation[rate])
         best = tried[rate]
-        found = evaluate(
-            best.model,
-            best.tokenizer,
-            task.test,
-            task.label_names,
-            max_length=config.max_length,
-            window_overlap=config.window_overlap,
-        )
-        return found, {
+        return judge(best, task, config), {
             "learning_rate": rate,
             "validation": {str(r): score for r, score in validation.items()},
             "best_epoch": best.best_epoch,

@@ -35,11 +35,10 @@ from runs import write_whole
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
 from electra_tutorial import environment, recorded
-from electra_tutorial.breakdowns import t_interval
 from electra_tutorial.config import FineTuningConfig
 from electra_tutorial.encoding import encode
 from electra_tutorial.finetuning import evaluate, fine_tune, load_classifier
-from electra_tutorial.metrics import accuracy
+from electra_tutorial.metrics import accuracy, t_interval
 from electra_tutorial.tasks import Task, load_task
 
 CONFIG = FineTuningConfig(
