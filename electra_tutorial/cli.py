@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import sys
 import warnings
@@ -13,7 +12,7 @@ from typing import Any
 
 from electra_tutorial import __version__
 from electra_tutorial.cli_deployment import Commands, add_export, add_serve
-from electra_tutorial.cli_pretraining import add_pretrain, add_settings
+from electra_tutorial.cli_pretraining import add_pretrain, add_settings, given_settings
 from electra_tutorial.config import FineTuningConfig
 
 # What a wrong input raises; the message says what to change. Anything else is a bug.
@@ -156,16 +155,12 @@ def _add_finetune(commands: Commands) -> None:
         help="settings for what is not given below: auto (default), paper or small; see the end",
     )
     add_settings(command, FineTuningConfig)
-    # None: not given. Only then does a recipe decide.
-    command.set_defaults(
-        run=_finetune, **{f.name: None for f in dataclasses.fields(FineTuningConfig)}
-    )
+    command.set_defaults(run=_finetune)
 
 
 def _recipe(options: argparse.Namespace, rows: int) -> tuple[str, FineTuningConfig]:
     """The recipe for so many rows, and its settings, but for those that were given."""
-    names = [field.name for field in dataclasses.fields(FineTuningConfig)]
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = given_settings(options, FineTuningConfig)
     recipe = options.recipe
     if recipe == "auto":
         recipe = "small" if rows < FEW_ROWS else "paper"
